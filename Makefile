@@ -1,0 +1,31 @@
+# `make demo` runs the main job, `make test` the tests; both set up .venv first. Nothing outside this folder is written.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.irforge-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
+
+.PHONY: setup demo test test-full lint clean
+
+setup: $(STAMP)
+
+$(STAMP):
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[train,video,rtx,test]'
+	touch $@
+
+demo: setup
+	$(BIN)/python -m irforge.demo --out out
+
+test: setup
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-full: setup
+	$(BIN)/python -m pytest -n 2
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy -p irforge
+
+clean:
+	rm -rf out runs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
