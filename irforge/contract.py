@@ -275,7 +275,7 @@ class Contract(_Part):
             ) from None
         if major != SCHEMA_VERSION.split(".")[0]:
             raise ArtifactError(
-                f"the contract in '{where}' has schema version {raw['schema_version']}, this irforge reads {SCHEMA_VERSION}",
+                f"the contract in '{where}' has schema {raw['schema_version']}, this irforge reads {SCHEMA_VERSION}",
                 "Install the irforge that wrote it, or export the model again",
             )
         try:
