@@ -128,6 +128,8 @@ def run_app(app: Any) -> None:
         if known is None:
             raise
         _stop(known.line, known.exit_code, debug)
+    if code == INTERRUPTED:
+        _stop("interrupted; nothing half-written was left", INTERRUPTED, debug)
     sys.exit(code if isinstance(code, int) else 0)
 
 
