@@ -1,8 +1,8 @@
 """Composites: backgrounds cut from thermal video (drone_ir, CC0 1.0) with rendered small targets and exact masks.
 
-`python train/data/composites.py --data-root DATA --split train --frames 160 -o OUT` writes OUT/images, OUT/masks, a list
-OUT/train.txt and OUT/train.csv, which says of each frame where its background comes from. The same seed gives
-the same pixels. A background is a square without any annotated target, native size where one fits into the frame.
+`python train/data/composites.py --data-root DATA --split train --frames 160 -o OUT` writes OUT/images, OUT/masks, a
+list OUT/train.txt and OUT/train.csv, which says of each frame where its background comes from. The same seed gives the
+same pixels. A background is a square without any annotated target, native size where one fits into the frame.
 """
 
 from __future__ import annotations
@@ -116,9 +116,7 @@ def main(
         Path, typer.Option(envvar="IRFORGE_DATA", help="Folder that holds drone_ir/ (videos and labels).")
     ],
     split: Annotated[str, typer.Option(help="Which videos: train or test.")] = "train",
-    frames: Annotated[
-        int, typer.Option(min=1, help="How many frames to render, about one in ten without a target.")
-    ] = 160,
+    frames: Annotated[int, typer.Option(min=1, help="How many frames; about one in ten has no target.")] = 160,
     calib: Annotated[int, typer.Option(min=0, help="How many more, all with targets, for a list calib.txt.")] = 0,
     seed: Annotated[int, typer.Option(help="Same seed, same pixels.")] = 2026,
 ) -> None:
@@ -132,9 +130,7 @@ def main(
     root = data_root / "drone_ir"
     labels = root / "labels" / f"{split}.json"
     if not labels.is_file():
-        raise InputError(
-            f"no '{labels}'", "Point --data-root at a folder that holds drone_ir; --split is train or test"
-        )
+        raise InputError(f"no '{labels}'", "Point --data-root at the folder of drone_ir; --split is train or test")
     videos = json.loads(labels.read_text())["videos"]
     rng = np.random.default_rng([seed, sum(map(ord, split))])
     queue: list[str] = []

@@ -1,7 +1,7 @@
 """Small bright targets with exact masks, rendered onto a real infrared background.
 
-A target is an intensity profile with its peak at 1, integrated over each pixel's area, at a sub-pixel position. Its mask
-is where that noise-free profile exceeds half its peak pixel, so that truth and picture come from one array.
+A target is an intensity profile with its peak at 1, integrated over each pixel's area, at a sub-pixel position. Its
+mask is where that noise-free profile exceeds half its peak pixel, so that truth and picture come from one array.
 """
 
 from __future__ import annotations
