@@ -4,5 +4,15 @@ The same functions serve training, calibration and the runtime, so that a prepro
 """
 
 from irforge.frames.geometry import Geometry
+from irforge.frames.read import FRAME_SUFFIXES, Frame, frame_size, read_frame, read_mask, read_pages, resize_mask
 
-__all__ = ["Geometry"]
+__all__ = [
+    "FRAME_SUFFIXES",
+    "Frame",
+    "Geometry",
+    "frame_size",
+    "read_frame",
+    "read_mask",
+    "read_pages",
+    "resize_mask",
+]

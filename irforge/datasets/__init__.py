@@ -1,0 +1,98 @@
+"""Datasets by name or path: `open_dataset("NUDT-SIRST:test")`, `open_dataset("frames/")`.
+
+One reader is one module; `READERS` tries them in order. No torch here.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from irforge.datasets import coco, folder, masks, sirst
+from irforge.datasets.base import BoxTruth, Dataset, Sample
+from irforge.datasets.layout import Reader, normalised
+from irforge.errors import InputError, UsageError
+
+__all__ = ["BoxTruth", "Dataset", "Sample", "dataset_splits", "open_dataset"]
+
+READERS: tuple[Reader, ...] = (sirst, masks, coco, folder)
+
+DATA_ROOT = "IRFORGE_DATA"
+
+LICENCES = {
+    "nudt_sirst": "no data licence stated; authors' code MIT; cite Li et al., DNANet, TIP 2022",
+    "sirst": "no licence stated; cite Dai et al., ACM (WACV 2021), ALCNet (TGRS 2021)",
+    "sirst_v2": "no licence stated; cite Dai et al., OSCAR (TGRS 2023), ACM (WACV 2021), ALCNet (TGRS 2021)",
+    "irstd_1k": "no licence stated; cite Zhang et al., ISNet, CVPR 2022",
+    "drone_ir": "CC0 1.0; please cite Svanstrom et al., Data in Brief 2021",
+}
+"""What is known of the licence of well-known sets, by normalised folder name; anything else is 'not stated'."""
+
+
+def open_dataset(
+    name_or_path: str | os.PathLike[str], data_root: str | os.PathLike[str] | None = None, *, split: str | None = None
+) -> Dataset:
+    """Open `NAME[:SPLIT]` or `PATH[:SPLIT]`.
+
+    Args:
+        name_or_path: an existing path, or the name of a folder under `data_root`; case and '-' or '_' do not matter.
+        data_root: where named datasets lie; otherwise the environment variable IRFORGE_DATA says so.
+        split: the split where `name_or_path` names none; None means everything there is.
+
+    Raises:
+        UsageError: no such dataset or split; the message lists those there are.
+        InputError: a folder is missing or empty, or a listed file is missing.
+    """
+    root, wanted = _resolve(os.fspath(name_or_path), data_root)
+    wanted = wanted or split
+    if root.suffix.lower() == ".json" and root.is_file():
+        if wanted:
+            raise UsageError(f"'{root}' is one annotation file and has no split '{wanted}'", "Leave the split out")
+        samples, classes = coco.read_file(
+            root, root.parent.parent if root.parent.name == "annotations" else root.parent
+        )
+        return Dataset(
+            root.stem, "all", root.parent, LICENCES.get(normalised(root.stem), "not stated"), samples, classes
+        )
+    reading = _reader(root).read(root, wanted)
+    licence = LICENCES.get(normalised(root.name), "not stated")
+    return Dataset(root.name, reading.split, root, licence, reading.samples, reading.classes)
+
+
+def dataset_splits(name_or_path: str | os.PathLike[str], data_root: str | os.PathLike[str] | None = None) -> list[str]:
+    """The names of the splits of a dataset; empty where there are no lists."""
+    root, _ = _resolve(os.fspath(name_or_path), data_root)
+    return _reader(root).splits(root)
+
+
+def _reader(root: Path) -> Reader:
+    for reader in READERS:
+        if reader.matches(root):
+            return reader
+    raise InputError(f"'{root}' is not a folder", "Name a dataset, a folder of frames or a COCO annotation file")
+
+
+def _resolve(text: str, data_root: str | os.PathLike[str] | None) -> tuple[Path, str | None]:
+    if Path(text).exists():
+        return Path(text).resolve(), None
+    head, separator, split = text.rpartition(":")
+    name = head if separator else text
+    wanted = split if separator else None
+    if separator and Path(head).exists():
+        return Path(head).resolve(), wanted
+    base = data_root or os.environ.get(DATA_ROOT)
+    if any(mark in name for mark in ("/", os.sep)) or name in ("", ".", ".."):
+        raise InputError(f"'{name}' does not exist", "Check the path")
+    if base is None:
+        raise UsageError(
+            f"there is no folder '{name}' here, and no place for named datasets is known",
+            f"Give --data-root, set {DATA_ROOT}, or name a path",
+        )
+    if not Path(base).is_dir():
+        raise UsageError(f"the data root '{base}' is not a folder", f"Mend --data-root or {DATA_ROOT}")
+    folders = sorted(p for p in Path(base).iterdir() if p.is_dir())
+    for candidate in folders:
+        if normalised(candidate.name) == normalised(name):
+            return candidate.resolve(), wanted
+    there = ", ".join(p.name for p in folders) or "nothing"
+    raise UsageError(f"there is no dataset '{name}' under '{base}'", f"Datasets there: {there}")

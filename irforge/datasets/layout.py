@@ -1,0 +1,111 @@
+"""What the readers share: files by stem, and lists of stems."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from irforge.datasets.base import Sample
+from irforge.errors import InputError, UsageError
+from irforge.frames import FRAME_SUFFIXES
+
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a reader found: the samples of a split under the split's full name, and the classes of their boxes."""
+
+    split: str
+    samples: tuple[Sample, ...]
+    classes: tuple[str, ...] = ("target",)
+
+
+class Reader(Protocol):
+    """One layout on disk. `split` None asks for everything."""
+
+    layout: str
+
+    def matches(self, root: Path) -> bool: ...
+
+    def splits(self, root: Path) -> list[str]: ...
+
+    def read(self, root: Path, split: str | None) -> Reading: ...
+
+
+def normalised(name: str) -> str:
+    """Case and the choice between '-' and '_' do not matter in names of datasets and splits."""
+    return name.casefold().replace("-", "_")
+
+
+def files_by_stem(folder: Path) -> dict[str, Path]:
+    """The image files of a folder by stem, in natural order.
+
+    Raises:
+        InputError: the folder is missing or holds no image.
+    """
+    if not folder.is_dir():
+        raise InputError(f"folder '{folder}' does not exist", "Check the path, or the layout of the dataset")
+    found = sorted((p for p in folder.iterdir() if p.suffix.lower() in FRAME_SUFFIXES), key=natural_key)
+    if not found:
+        raise InputError(
+            f"folder '{folder}' holds no frames", f"Frames end in {', '.join(sorted(FRAME_SUFFIXES))}; check the path"
+        )
+    return {path.stem: path for path in found}
+
+
+def natural_key(path: Path) -> tuple[tuple[bool, int, str], ...]:
+    """Sorts 'a2' before 'a10'."""
+    parts: list[tuple[bool, int, str]] = []
+    text, digits = "", ""
+    for character in f"{path.name}\0":
+        if character.isascii() and character.isdigit():
+            if text:
+                parts.append((True, 0, text))
+                text = ""
+            digits += character
+        else:
+            if digits:
+                parts.append((False, int(digits), digits))
+                digits = ""
+            text += character
+    return (*parts, (True, 0, text))
+
+
+def read_list(path: Path) -> list[str]:
+    """The stems in a split list: one a line, blank lines and image suffixes ignored."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise InputError(f"list '{path}' is not UTF-8 text", "Save it as UTF-8, one frame name a line") from None
+    names = [line.strip() for line in lines]
+    stems = [name[: -len(Path(name).suffix)] if Path(name).suffix.lower() in FRAME_SUFFIXES else name for name in names]
+    listed = [stem for stem in stems if stem]
+    if not listed:
+        raise InputError(f"list '{path}' is empty", "One frame name a line is expected")
+    return listed
+
+
+def choose_split(wanted: str, lists: dict[str, Path], root: Path) -> str:
+    """The key of `lists` that `wanted` names; `train` finds `trainval` where a dataset ships no list called `train`."""
+    by_name = {normalised(name): name for name in lists}
+    key = normalised(wanted)
+    if key in by_name:
+        return by_name[key]
+    if key == "train" and "trainval" in by_name:
+        return by_name["trainval"]
+    known = ", ".join(lists) or "none, only the whole"
+    raise UsageError(f"'{root.name}' has no split '{wanted}'", f"Splits there: {known}")
+
+
+def pick(stem: str, files: dict[str, Path], folder: Path, listed_in: Path | None) -> Path:
+    """The file of a stem.
+
+    Raises:
+        InputError: there is none; the message names the list that asked for it.
+    """
+    if stem in files:
+        return files[stem]
+    source = f", which '{listed_in}' lists," if listed_in else ""
+    raise InputError(f"'{stem}'{source} is missing in '{folder}'", "Add the file, or take its name out of the list")
