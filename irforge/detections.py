@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
+from irforge.components import components
 from irforge.contract import Contract
 from irforge.errors import ArtifactError
 from irforge.frames.geometry import Geometry
@@ -116,26 +116,13 @@ def mask_targets(probabilities: npt.NDArray[np.floating[Any]], threshold: float,
         pixels, class 0; equal scores in raster order of each component's first pixel.
     """
     plane = np.asarray(probabilities, np.float32)
-    binary = (plane > np.float32(threshold)).view(np.uint8)
-    count, labels, stats, centroids = cv2.connectedComponentsWithStats(binary, connectivity=connectivity)
-    if count < 2:
-        return Detections.empty()
-    pixels = np.flatnonzero(labels)
-    owners = labels.reshape(-1)[pixels]
-    peaks = np.zeros(count, np.float32)
-    np.maximum.at(peaks, owners, plane.reshape(-1)[pixels])
-    # OpenCV numbers components by 2x2 blocks, in an order that depends on its build; ours is by first pixel.
-    first = np.empty(count, np.intp)
-    first[owners[::-1]] = pixels[::-1]
-    order = 1 + np.argsort(first[1:], kind="stable")
-    stats = stats[order]
-    corners = stats[:, :2]
+    found = components(plane > np.float32(threshold), connectivity)
     return Detections(
-        boxes=np.concatenate([corners, corners + stats[:, 2:4]], axis=1).astype(np.float32),
-        scores=peaks[order],
-        classes=np.zeros(count - 1, np.int64),
-        centres=(centroids[order] + 0.5).astype(np.float32),
-        areas=stats[:, 4].astype(np.float32),
+        boxes=found.boxes().astype(np.float32),
+        scores=found.peaks(plane),
+        classes=np.zeros(len(found), np.int64),
+        centres=(found.centres + 0.5).astype(np.float32),
+        areas=found.areas.astype(np.float32),
     )
 
 
