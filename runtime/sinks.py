@@ -1,0 +1,182 @@
+"""Where detections go: JSON lines, overlay videos, pictures. After its `with` a sink's file is whole, or not there."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Protocol
+
+import cv2
+
+from irforge.detections import Detections
+from irforge.errors import EnvironmentFault, UsageError
+from irforge.files import PARTIAL, replacing, write_bytes
+from irforge.runtime.drawing import draw
+from irforge.runtime.sources import SourceFrame
+
+_CODECS = {".mp4": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
+_FPS = 25.0
+
+
+class Sink(Protocol):
+    """Takes each frame with what was found in it; nothing appears under its final name before the `with` ends well."""
+
+    def write(self, record: SourceFrame, detections: Detections) -> None: ...
+
+    def __enter__(self) -> Sink: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def overlay_sink(path: str | os.PathLike[str], fps: float | None) -> Sink:
+    """An overlay by the look of its path: a video where it ends like one, a folder of PNG files without a suffix.
+
+    Raises:
+        UsageError: a suffix that no encoder here writes.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix in _CODECS:
+        return OverlayVideo(path, fps)
+    if suffix:
+        raise UsageError(
+            f"cannot write an overlay called '{path}'",
+            f"Name a video ({', '.join(_CODECS)}), or a folder for pictures, without a suffix",
+        )
+    return OverlayImages(path)
+
+
+class NullSink:
+    """Keeps nothing."""
+
+    def write(self, record: SourceFrame, detections: Detections) -> None:
+        return
+
+    def __enter__(self) -> NullSink:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return
+
+
+class JsonLines:
+    """One JSON object a line and frame: index, id, time in seconds (null for images) and detections.
+
+    A detection has `box` [left, top, right, bottom] in frame pixels, `score`, `class`, `label`, and where the detector
+    gives them `centre` [x, y] and `area`; see `Detections.rows`.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], classes: Sequence[str] = ()) -> None:
+        self._path = path
+        self._classes = tuple(classes)
+        self._stack = ExitStack()
+
+    def __enter__(self) -> JsonLines:
+        with ExitStack() as stack:
+            temporary = stack.enter_context(replacing(self._path))
+            self._file: IO[str] = stack.enter_context(temporary.open("w", encoding="utf-8"))
+            self._stack = stack.pop_all()
+        return self
+
+    def write(self, record: SourceFrame, detections: Detections) -> None:
+        line: dict[str, Any] = {"index": record.index, "id": record.id, "time": record.seconds}
+        line["detections"] = detections.rows(self._classes)
+        self._file.write(json.dumps(line, allow_nan=False) + "\n")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+
+class OverlayVideo:
+    """A video of the frames with marks on them, at the source's rate or 25 frames a second where it has none.
+
+    The first frame decides the size; later ones of another size are scaled to it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], fps: float | None) -> None:
+        self._path = Path(path)
+        self._fps = fps or _FPS
+        self._stack = ExitStack()
+        self._writer: Any = None
+        self._written = 0
+
+    def __enter__(self) -> OverlayVideo:
+        self._temporary = self._stack.enter_context(replacing(self._path))
+        self._stack.push(self._finish)
+        return self
+
+    def write(self, record: SourceFrame, detections: Detections) -> None:
+        picture = draw(record.frame, detections)
+        if self._writer is None:
+            self._size = picture.shape[1], picture.shape[0]
+            codec = cv2.VideoWriter.fourcc(*_CODECS[self._path.suffix.lower()])
+            self._writer = cv2.VideoWriter(str(self._temporary), codec, self._fps, self._size)
+            if not self._writer.isOpened():
+                raise EnvironmentFault(
+                    f"OpenCV cannot write the video '{self._path}'",
+                    "Check the folder and its permissions; 'irforge doctor' says which codecs are here",
+                )
+        if (picture.shape[1], picture.shape[0]) != self._size:
+            picture = cv2.resize(picture, self._size, interpolation=cv2.INTER_AREA)
+        self._writer.write(picture)
+        self._written += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def _finish(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if self._writer is not None:
+            self._writer.release()
+        if error is not None:
+            return
+        # OpenCV's writer never reports a failed write: a full disk shows in what can be read back.
+        capture = cv2.VideoCapture(str(self._temporary))
+        found = capture.get(cv2.CAP_PROP_FRAME_COUNT) if capture.isOpened() else 0
+        capture.release()
+        if found < max(self._written, 1):
+            raise EnvironmentFault(
+                f"the video '{self._path}' could not be written whole",
+                "Free some space on that file system, or write elsewhere with --overlay",
+            )
+
+
+class OverlayImages:
+    """A folder of PNG files, one a frame, named by number and frame; files of other names stay where they are."""
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self._folder = Path(folder)
+
+    def __enter__(self) -> OverlayImages:
+        self._folder.parent.mkdir(parents=True, exist_ok=True)
+        self._temporary = self._folder.with_name(f".{self._folder.name}.{secrets.token_hex(4)}{PARTIAL}")
+        self._temporary.mkdir()
+        return self
+
+    def write(self, record: SourceFrame, detections: Detections) -> None:
+        encoded, content = cv2.imencode(".png", draw(record.frame, detections))
+        assert encoded
+        write_bytes(self._temporary / f"{record.index:06d}_{Path(record.id).stem}.png", content.tobytes())
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                self._folder.mkdir(exist_ok=True)
+                for path in sorted(self._temporary.iterdir()):
+                    path.replace(self._folder / path.name)
+        finally:
+            shutil.rmtree(self._temporary, ignore_errors=True)
