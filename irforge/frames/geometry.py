@@ -88,4 +88,7 @@ class Geometry:
 
 def centre_samples(source: int, target: int) -> npt.NDArray[np.intp]:
     """For each of `target` pixels the index of the source pixel under its centre (Pillow's rule for NEAREST)."""
-    return np.minimum(((np.arange(target) + 0.5) * (source / target)).astype(np.intp), source - 1)
+    step = source / target
+    # Summed up as Pillow does it, so that a centre on the border of two pixels falls to the same side.
+    centres = np.cumsum(np.concatenate([[step / 2], np.full(target - 1, step)]))
+    return np.minimum(centres.astype(np.intp), source - 1)
