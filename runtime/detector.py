@@ -1,0 +1,168 @@
+"""`irforge.load`: a deployable and its contract as one callable, frames in and detections out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from time import perf_counter
+from types import TracebackType
+
+import numpy as np
+
+from irforge.artifact import read_contract
+from irforge.contract import Contract
+from irforge.detections import Detections, decode
+from irforge.errors import ArtifactError
+from irforge.frames import Frame, prepare, prepare_batch
+from irforge.runtime.backends import open_session
+from irforge.session import Array, Session, StageTimes
+
+
+def load(
+    path: str | os.PathLike[str],
+    backend: str | None = None,
+    threads: int | None = None,
+    *,
+    threshold: float | None = None,
+    with_mask: bool = False,
+    trust_engine: bool = False,
+) -> SessionDetector:
+    """Load a deployable on the fastest backend that this machine has for it; `print(detector)` says which one it is.
+
+    Args:
+        path: an `.onnx` file, or an engine with its sidecar.
+        backend: see `irforge.runtime.backends.BACKENDS`; None chooses.
+        threads: CPU threads inside one operator.
+        threshold: score threshold, 0..1, instead of the contract's.
+        with_mask: have `Detections.mask` filled in, for detectors that give masks.
+        trust_engine: load an engine that no sidecar vouches for; engines are code.
+
+    Raises:
+        ArtifactError: the file is damaged, has no contract, or its graph does not fit its contract.
+        UsageError, EnvironmentFault: see `irforge.runtime.backends.open_session`.
+    """
+    session = open_session(path, backend, threads=threads, trust_engine=trust_engine)
+    try:
+        contract: Contract = getattr(session, "contract", None) or read_contract(path)
+        return SessionDetector(session, contract, Path(path).name, threshold, with_mask)
+    except BaseException:
+        session.close()
+        raise
+
+
+class SessionDetector:
+    """A Session behind the Detector protocol. Output arrays are reused from frame to frame: one thread at a time.
+
+    Args:
+        session: what runs the graph; closed along with the detector.
+        contract: how frames become feeds and outputs become detections.
+        name: for messages.
+        threshold, with_mask: see `load`.
+
+    Raises:
+        ArtifactError: the graph lacks the contract's input or outputs.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        contract: Contract,
+        name: str = "model",
+        threshold: float | None = None,
+        with_mask: bool = False,
+    ) -> None:
+        wanted = {tensor.name for tensor in contract.output.tensors}
+        if set(session.inputs) != {contract.input.name} or not wanted <= set(session.outputs):
+            raise ArtifactError(
+                f"'{name}' takes {', '.join(session.inputs)} and returns {', '.join(session.outputs)}; its contract"
+                f" says {contract.input.name} and {', '.join(sorted(wanted))}",
+                "The contract belongs to another graph; export the model again",
+            )
+        self.session = session
+        self.contract = contract
+        self.name = name
+        self.threshold = contract.output.score_threshold if threshold is None else threshold
+        self.last_times = StageTimes()
+        batch = session.inputs[contract.input.name].shape[0]
+        self._batch = batch if isinstance(batch, int) else 0
+        self._with_mask = with_mask
+        self._shape: tuple[int, ...] = ()
+        self._outputs: dict[str, Array] | None = None
+
+    def __call__(self, frame: Frame, where: str = "frame") -> Detections:
+        """Detect in one raw frame, H x W or H x W x 3 (RGB), of the contract's bit depth.
+
+        Args:
+            frame: levels as stored, uint8 or uint16.
+            where: what to call the frame in errors: its path, say.
+
+        Raises:
+            InputError: the frame is not what the contract asks for; see `irforge.frames.prepare`.
+            ArtifactError: the graph fails, or its outputs hold NaN.
+        """
+        start = perf_counter()
+        tensor, geometry = prepare(frame, self.contract.input, where)
+        prepared = perf_counter()
+        outputs = self._run(tensor)
+        inferred = perf_counter()
+        found = decode(outputs, self.contract, geometry, threshold=self.threshold, with_mask=self._with_mask)
+        self.last_times = StageTimes(prepared - start, inferred - prepared, perf_counter() - inferred)
+        return found
+
+    def run_batch(self, frames: Sequence[Frame]) -> list[Detections]:
+        """Detect in several frames with as few runs as the graph's batch size allows; as many results, in order.
+
+        `last_times` then covers the whole batch.
+
+        Raises:
+            InputError: as for one frame, or a dynamic input gives the frames different sizes.
+        """
+        step = self._batch or max(len(frames), 1)
+        found: list[Detections] = []
+        prepare_seconds = infer_seconds = decode_seconds = 0.0
+        for first in range(0, len(frames), step):
+            start = perf_counter()
+            tensor, geometries = prepare_batch(frames[first : first + step], self.contract.input)
+            prepared = perf_counter()
+            outputs = self._run(tensor)
+            inferred = perf_counter()
+            found += [
+                decode(outputs, self.contract, geometry, index=i, threshold=self.threshold, with_mask=self._with_mask)
+                for i, geometry in enumerate(geometries)
+            ]
+            prepare_seconds += prepared - start
+            infer_seconds += inferred - prepared
+            decode_seconds += perf_counter() - inferred
+        self.last_times = StageTimes(prepare_seconds, infer_seconds, decode_seconds)
+        return found
+
+    def _run(self, tensor: Array) -> dict[str, Array]:
+        missing = self._batch - len(tensor)
+        if missing > 0:
+            tensor = np.concatenate([tensor, np.repeat(tensor[-1:], missing, axis=0)])
+        # The first run at a size allocates; its arrays then take the results of the runs that follow.
+        reusable = self._outputs if tensor.shape == self._shape else None
+        self._outputs = self.session.run({self.contract.input.name: tensor}, reusable)
+        self._shape = tensor.shape
+        return self._outputs
+
+    def close(self) -> None:
+        self.session.close()
+
+    def __enter__(self) -> SessionDetector:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        source = self.contract.provenance
+        height, width = self.contract.input.size
+        size = "dynamic size" if self.contract.input.is_dynamic else f"{width}x{height}"
+        return (
+            f"Detector({self.name}: {source.detector}, {source.precision}, {size}, on {self.session.backend},"
+            f" {self.session.device})"
+        )
