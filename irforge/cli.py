@@ -1,0 +1,71 @@
+"""The `irforge` command: one verb a stage. A verb's code is imported when that verb is asked for, and not before."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+
+import irforge
+from irforge.errors import run_app
+
+# verb: (module, function, the first line of the function's docstring)
+VERBS = {
+    "fit": ("irforge.train.fit", "fit", "Train a detector by its recipe."),
+    "evaluate": ("irforge.train.evaluate", "evaluate", "Measure a checkpoint on a dataset."),
+    "export": ("irforge.export.to_onnx", "export", "Export a checkpoint to ONNX."),
+    "calibrate": ("irforge.calib.collect", "collect", "Collect activation ranges."),
+    "quantize": ("irforge.calib.quantize", "quantize", "Quantise to INT8."),
+    "half": ("irforge.calib.half", "half", "Convert to FP16."),
+    "build": ("irforge.runtime.build", "build", "Build an engine."),
+    "run": ("irforge.runtime.run", "run", "Detect in a folder or a video; write JSON lines and an overlay."),
+    "bench": ("irforge.runtime.benchmark", "bench", "Measure speed and accuracy."),
+    "report": ("irforge.runtime.report", "report", "Show a report."),
+    "doctor": ("irforge.doctor", "doctor", "Say what this machine can do, and what to install for the rest."),
+}
+
+
+def application(wanted: str | None) -> typer.Typer:
+    """All verbs with their one-line help; only the one that is wanted is imported and has its options."""
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app.callback(invoke_without_command=True)(_irforge)
+    for verb, (module, function, summary) in VERBS.items():
+        command: Callable[..., Any] = getattr(import_module(module), function) if verb == wanted else _another_verb
+        app.command(verb, help=None if verb == wanted else summary)(command)
+    return app
+
+
+def main() -> None:
+    """Run the `irforge` command on this process's arguments."""
+    run_app(application(next((argument for argument in sys.argv[1:] if not argument.startswith("-")), None)))
+
+
+def _another_verb() -> None:
+    pass
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"irforge {irforge.__version__}")
+        raise typer.Exit
+
+
+def _irforge(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """From PyTorch training to a measured, deployable TensorRT engine, for infrared detectors.
+
+    Every verb takes --help, and --debug for a traceback where something fails.
+    """
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+if __name__ == "__main__":
+    main()
