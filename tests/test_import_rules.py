@@ -91,12 +91,8 @@ def imports(module: str, top_only: bool = False) -> Iterator[tuple[int, str]]:
 
 
 def is_script(module: str) -> bool:
-    return any(
-        isinstance(node, ast.If)
-        and isinstance(node.test, ast.Compare)
-        and ast.unparse(node.test) == "__name__ == '__main__'"
-        for node in tree(module).body
-    )
+    # Programs for child processes have a main part too, but no command line of their own.
+    return any(isinstance(node, ast.If) and "run_command(" in ast.unparse(node) for node in tree(module).body)
 
 
 SCRIPTS = [*(module for module in SOURCES if is_script(module)), "irforge.cli"]
