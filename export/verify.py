@@ -1,0 +1,77 @@
+"""Does the exported graph still compute what the trained module computes?"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from onnx import ModelProto
+from torch import nn
+
+from irforge.artifact import save_model
+from irforge.contract import Contract, Range
+from irforge.errors import CheckFailed
+from irforge.runtime.backends.ort import OrtSession
+
+TOLERANCE = 1e-4
+"""Largest difference of a probability between the torch module and the exported FP32 graph."""
+
+
+def sample_frames(contract: Contract, height: int, width: int, seed: int = 0) -> npt.NDArray[np.generic]:
+    """Four frames N x C x H x W at the graph's door: a one-pixel target on a dark sky, small targets on clouds, noise
+    over all levels, and a constant frame."""
+    spec = contract.input
+    rng = np.random.default_rng(seed)
+    top = 255.0 if spec.door == "uint8" else float(2**spec.bit_depth - 1)
+    rows, columns = np.mgrid[:height, :width]
+    sky = 0.2 + 0.02 * rng.standard_normal((height, width))
+    sky[height // 2, width // 3] = 1.0
+    clouds = 0.45 + 0.25 * np.sin(rows / 17.0) * np.cos(columns / 23.0) + 0.02 * rng.standard_normal((height, width))
+    for _ in range(4):
+        row, column = rng.integers(1, height - 2), rng.integers(1, width - 2)
+        clouds[row - 1 : row + 2, column - 1 : column + 2] += 0.4
+    frames = np.stack([sky, clouds, rng.random((height, width)), np.full((height, width), 0.5)])
+    levels = np.rint(np.clip(frames, 0, 1) * top)[:, None].repeat(spec.channels, axis=1)
+    return np.asarray(levels, spec.door)
+
+
+def largest_difference(model: ModelProto, deployable: nn.Module, contract: Contract) -> dict[str, float]:
+    """Largest absolute difference of each output between ONNX Runtime and torch, both FP32 on the CPU.
+
+    A model of dynamic size is run at its smallest and its tuned size.
+
+    Raises:
+        CheckFailed: an output is not finite, or differs by more than `TOLERANCE`.
+    """
+    worst = {tensor.name: 0.0 for tensor in contract.output.tensors}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        save_model(path, model)
+        with OrtSession(path) as session:
+            for height, width in _sizes(contract):
+                frames = sample_frames(contract, height, width)
+                with torch.no_grad():
+                    result = deployable(torch.from_numpy(frames))
+                expected = [result] if isinstance(result, torch.Tensor) else list(result)
+                found = session.run({contract.input.name: frames})
+                for name, tensor in zip(worst, expected, strict=True):
+                    difference = float(np.abs(found[name] - tensor.numpy()).max())
+                    # A NaN must not lose the comparison.
+                    worst[name] = difference if not difference <= worst[name] else worst[name]
+    for name, difference in worst.items():
+        if not difference <= TOLERANCE:
+            raise CheckFailed(
+                f"output '{name}' of the exported graph differs by {difference:.3g} from torch (limit {TOLERANCE:g})",
+                "This is a defect of the export, not of the model: nothing was written",
+            )
+    return worst
+
+
+def _sizes(contract: Contract) -> list[tuple[int, int]]:
+    spec = contract.input
+    if isinstance(spec.height, Range) and isinstance(spec.width, Range):
+        return [(spec.height.min, spec.width.min + spec.width.multiple), spec.size]
+    return [spec.size]
