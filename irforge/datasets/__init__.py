@@ -10,7 +10,7 @@ from pathlib import Path
 
 from irforge.datasets import coco, folder, masks, sirst
 from irforge.datasets.base import BoxTruth, Dataset, Sample
-from irforge.datasets.layout import Reader, normalised
+from irforge.datasets.layout import ALL, Reader, normalised
 from irforge.errors import InputError, UsageError
 
 __all__ = ["BoxTruth", "Dataset", "Sample", "dataset_splits", "open_dataset"]
@@ -26,7 +26,7 @@ LICENCES = {
     "irstd_1k": "no licence stated; cite Zhang et al., ISNet, CVPR 2022",
     "drone_ir": "CC0 1.0; please cite Svanstrom et al., Data in Brief 2021",
 }
-"""What is known of the licence of well-known sets, by normalised folder name; anything else is 'not stated'."""
+"""What is known of the licences of well-known sets, by normalised folder name, also for folders inside them."""
 
 
 def open_dataset(
@@ -44,25 +44,24 @@ def open_dataset(
         InputError: a folder is missing or empty, or a listed file is missing.
     """
     root, wanted = _resolve(os.fspath(name_or_path), data_root)
-    wanted = wanted or split
     if root.suffix.lower() == ".json" and root.is_file():
         if wanted:
             raise UsageError(f"'{root}' is one annotation file and has no split '{wanted}'", "Leave the split out")
-        samples, classes = coco.read_file(
-            root, root.parent.parent if root.parent.name == "annotations" else root.parent
-        )
-        return Dataset(
-            root.stem, "all", root.parent, LICENCES.get(normalised(root.stem), "not stated"), samples, classes
-        )
-    reading = _reader(root).read(root, wanted)
-    licence = LICENCES.get(normalised(root.name), "not stated")
-    return Dataset(root.name, reading.split, root, licence, reading.samples, reading.classes)
+        samples, classes = coco.read_file(root, root.parent)
+        return Dataset(root.stem, ALL, root.parent, _licence(root), samples, classes)
+    reading = _reader(root).read(root, wanted or split)
+    return Dataset(root.name, reading.split, root, _licence(root), reading.samples, reading.classes)
 
 
 def dataset_splits(name_or_path: str | os.PathLike[str], data_root: str | os.PathLike[str] | None = None) -> list[str]:
     """The names of the splits of a dataset; empty where there are no lists."""
     root, _ = _resolve(os.fspath(name_or_path), data_root)
     return _reader(root).splits(root)
+
+
+def _licence(root: Path) -> str:
+    names = [normalised(folder.name) for folder in (root, *root.parents[:2])]
+    return next((LICENCES[name] for name in names if name in LICENCES), "not stated")
 
 
 def _reader(root: Path) -> Reader:

@@ -13,8 +13,6 @@ from irforge.datasets.base import BoxTruth, Sample
 from irforge.datasets.layout import ALL, Reading, choose_split, normalised
 from irforge.errors import InputError, UsageError
 
-layout = "annotations/*.json in COCO form, beside the frames that they name"
-
 
 def matches(root: Path) -> bool:
     return any((root / "annotations").glob("*.json"))
@@ -53,7 +51,7 @@ def read_file(path: Path, root: Path) -> tuple[tuple[Sample, ...], tuple[str, ..
         raise InputError(f"'{path}' is no COCO annotation file ({error!r})", "Check the path and the file") from None
     if not images:
         raise InputError(f"'{path}' lists no images", "Check the path and the file")
-    places = (root, root / "images", path.parent, root / path.stem.removeprefix("instances_"))
+    places = (root, root / "images", path.parent, path.parent.parent, root / path.stem.removeprefix("instances_"))
     samples = []
     for identity, file_name in images:
         frame = next((place / file_name for place in places if (place / file_name).is_file()), None)

@@ -7,8 +7,6 @@ from pathlib import Path
 from irforge.datasets.base import Sample
 from irforge.datasets.layout import ALL, Reading, choose_split, files_by_stem
 
-layout = "a folder of frames, without truth"
-
 
 def matches(root: Path) -> bool:
     return root.is_dir()

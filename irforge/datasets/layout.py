@@ -25,8 +25,6 @@ class Reading:
 class Reader(Protocol):
     """One layout on disk. `split` None asks for everything."""
 
-    layout: str
-
     def matches(self, root: Path) -> bool: ...
 
     def splits(self, root: Path) -> list[str]: ...
@@ -79,24 +77,35 @@ def read_list(path: Path) -> list[str]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise InputError(f"list '{path}' is not UTF-8 text", "Save it as UTF-8, one frame name a line") from None
-    names = [line.strip() for line in lines]
-    stems = [name[: -len(Path(name).suffix)] if Path(name).suffix.lower() in FRAME_SUFFIXES else name for name in names]
-    listed = [stem for stem in stems if stem]
+    listed = [_stem(line.strip()) for line in lines if line.strip()]
     if not listed:
         raise InputError(f"list '{path}' is empty", "One frame name a line is expected")
     return listed
 
 
+def _stem(name: str) -> str:
+    # Names may hold dots of their own: only what is known to be an image's suffix is cut off.
+    path = Path(name)
+    return path.stem if path.suffix.lower() in FRAME_SUFFIXES else path.name
+
+
 def choose_split(wanted: str, lists: dict[str, Path], root: Path) -> str:
-    """The key of `lists` that `wanted` names; `train` finds `trainval` where a dataset ships no list called `train`."""
+    """The key of `lists` that `wanted` names: the whole name, or its end where only one list ends so.
+
+    `train` finds `trainval` where a dataset ships no list called `train`.
+
+    Raises:
+        UsageError: no list, or several; the message names those there are.
+    """
     by_name = {normalised(name): name for name in lists}
-    key = normalised(wanted)
-    if key in by_name:
-        return by_name[key]
-    if key == "train" and "trainval" in by_name:
-        return by_name["trainval"]
-    known = ", ".join(lists) or "none, only the whole"
-    raise UsageError(f"'{root.name}' has no split '{wanted}'", f"Splits there: {known}")
+    for key in (normalised(wanted), "trainval" if normalised(wanted) == "train" else normalised(wanted)):
+        ending = [name for full, name in by_name.items() if full.endswith("/" + key)]
+        if key in by_name:
+            return by_name[key]
+        if len(ending) == 1:
+            return ending[0]
+    remedy = f"Splits there: {', '.join(lists)}" if lists else "It has no lists of names: leave the split out"
+    raise UsageError(f"'{root.name}' has no split '{wanted}'", remedy)
 
 
 def pick(stem: str, files: dict[str, Path], folder: Path, listed_in: Path | None) -> Path:

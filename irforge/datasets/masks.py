@@ -1,4 +1,8 @@
-"""Frames and masks in two folders, with split lists: NUDT-SIRST, IRSTD-1k (as shipped or renamed), and the like."""
+"""Frames and masks in two folders, with lists of names: NUDT-SIRST, IRSTD-1k (as shipped or renamed), SIRST v1.
+
+`images/NAME.png` with `masks/NAME.png` (or `NAME_pixels0.png`, `NAME_mask.png`, `NAME_gt.png`) and lists `*.txt` at the
+root or in a folder of it. Every frame needs its mask.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,9 @@ from pathlib import Path
 from irforge.datasets.base import Sample
 from irforge.datasets.layout import ALL, Reading, choose_split, files_by_stem, normalised, pick, read_list
 
-layout = "images/ + masks/ (or IRSTD1k_Img/ + IRSTD1k_Label/), with lists of names as *.txt"
-
-_FOLDERS = (("images", "masks"), ("IRSTD1k_Img", "IRSTD1k_Label"), ("image", "mask"), ("images", "labels"))
-_LIST_FOLDERS = (".", "splits", "img_idx", "lists")
+_FOLDERS = (("images", "masks"), ("IRSTD1k_Img", "IRSTD1k_Label"), ("image", "mask"))
+_PLAIN_LIST_FOLDERS = ("splits", "img_idx", "lists")
+_NO_LISTS = ("readme", "license", "licence", "requirements", "classes")
 _MASK_SUFFIXES = ("", "_pixels0", "_mask", "_gt")
 
 
@@ -50,13 +53,17 @@ def _folders(root: Path) -> tuple[Path, Path] | None:
 
 
 def _lists(root: Path) -> dict[str, Path]:
-    """Split name -> list. `train_NUDT-SIRST.txt` inside a folder of that name is split `train`."""
+    """Split name -> list. Lists in other folders than the usual are called by both names: `idx_427/test`."""
     found: dict[str, Path] = {}
-    for folder in _LIST_FOLDERS:
+    others = sorted(p.name for p in root.iterdir() if p.is_dir() and p.name not in _PLAIN_LIST_FOLDERS)
+    for folder in ("", *_PLAIN_LIST_FOLDERS, *others):
+        prefix = f"{folder}/" if folder in others else ""
         for path in sorted((root / folder).glob("*.txt")):
-            name = path.stem
-            if normalised(name).endswith("_" + normalised(root.name)):
-                name = name[: -len(root.name) - 1]
-            if normalised(name) not in ("readme", "license", "licence", "requirements", "classes"):
-                found.setdefault(name, path)
+            if normalised(path.stem) not in _NO_LISTS:
+                found.setdefault(prefix + _without_name(path.stem, root.name), path)
     return found
+
+
+def _without_name(stem: str, dataset: str) -> str:
+    """BasicIRSTD calls the lists of NUDT-SIRST `train_NUDT-SIRST.txt` and `test_NUDT-SIRST.txt`."""
+    return stem[: -len(dataset) - 1] if normalised(stem).endswith("_" + normalised(dataset)) else stem

@@ -1,6 +1,6 @@
-"""SIRST v1 and SIRST-V2 as their authors ship them: frames in mixed/ (v1: images/), masks called ID_pixels0.png.
+"""SIRST-V2 as its authors ship it: mixed/ID.png, annotations/masks/ID_pixels0.png, lists of names in splits/.
 
-A frame without a mask file is a background: it has no target.
+A frame without a mask file is a background: it has no target. (SIRST v1 has the layout that `masks` reads.)
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ from pathlib import Path
 
 from irforge.datasets.base import Sample
 from irforge.datasets.layout import ALL, Reading, choose_split, files_by_stem, pick, read_list
-
-layout = "mixed/ + annotations/masks/ID_pixels0.png, with lists of names in splits/"
 
 _MASK_END = "_pixels0"
 
