@@ -10,13 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from irforge.train.ops import pooling
+
 WIDTHS = (16, 32, 64, 128, 256)
 STRIDE = 16
 SQUEEZE = 16
 
 
-def upsample(x: Tensor, factor: int) -> Tensor:
+def upsample(x: Tensor, factor: int, training: bool) -> Tensor:
     """Bilinear upsampling whose corner pixels stay corner pixels, as the published weights expect."""
+    if training:
+        return pooling.upsample(x, factor)
     return F.interpolate(x, scale_factor=float(factor), mode="bilinear", align_corners=True)
 
 
@@ -32,8 +36,15 @@ class ChannelAttention(nn.Module):
         mean = x.mean(dim=(2, 3), keepdim=True)
         # amax and not adaptive max pooling: the latter exports as a MaxPool with the whole map as its window, which
         # freezes the input size and which TensorRT refuses from 317x317 on.
-        peak = x.amax(dim=(2, 3), keepdim=True)
-        return torch.sigmoid(self.fc2(F.relu(self.fc1(mean))) + self.fc2(F.relu(self.fc1(peak))))
+        peak = pooling.global_max(x) if self.training else x.amax(dim=(2, 3), keepdim=True)
+        return torch.sigmoid(self._perceptron(mean) + self._perceptron(peak))
+
+    def _perceptron(self, pooled: Tensor) -> Tensor:
+        if not self.training:
+            return self.fc2(F.relu(self.fc1(pooled)))
+        # The same as matrix products: a CPU takes a slow path for convolutions of a single pixel.
+        hidden = F.relu(F.linear(pooled.flatten(1), self.fc1.weight.flatten(1)))
+        return F.linear(hidden, self.fc2.weight.flatten(1))[:, :, None, None]
 
 
 class SpatialAttention(nn.Module):
@@ -44,7 +55,8 @@ class SpatialAttention(nn.Module):
         self.conv1 = nn.Conv2d(2, 1, 7, padding=3, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        pooled = torch.cat([x.mean(dim=1, keepdim=True), x.amax(dim=1, keepdim=True)], dim=1)
+        peak = pooling.channel_max(x) if self.training else x.amax(dim=1, keepdim=True)
+        pooled = torch.cat([x.mean(dim=1, keepdim=True), peak], dim=1)
         return torch.sigmoid(self.conv1(pooled))
 
 
@@ -115,10 +127,10 @@ class MSHNet(nn.Module):
         e2 = self.encoder_2(F.max_pool2d(e1, 2))
         e3 = self.encoder_3(F.max_pool2d(e2, 2))
         middle = self.middle_layer(F.max_pool2d(e3, 2))
-        d3 = self.decoder_3(torch.cat([e3, upsample(middle, 2)], dim=1))
-        d2 = self.decoder_2(torch.cat([e2, upsample(d3, 2)], dim=1))
-        d1 = self.decoder_1(torch.cat([e1, upsample(d2, 2)], dim=1))
-        d0 = self.decoder_0(torch.cat([e0, upsample(d1, 2)], dim=1))
+        d3 = self.decoder_3(torch.cat([e3, upsample(middle, 2, self.training)], dim=1))
+        d2 = self.decoder_2(torch.cat([e2, upsample(d3, 2, self.training)], dim=1))
+        d1 = self.decoder_1(torch.cat([e1, upsample(d2, 2, self.training)], dim=1))
+        d0 = self.decoder_0(torch.cat([e0, upsample(d1, 2, self.training)], dim=1))
         return d0, d1, d2, d3
 
     def forward(self, x: Tensor, multi_scale: bool = True) -> tuple[list[Tensor], Tensor]:
@@ -137,5 +149,5 @@ class MSHNet(nn.Module):
             return [], m0
         heads = [m0, self.output_1(d1), self.output_2(d2), self.output_3(d3)]
         fused = [torch.sigmoid(m) for m in heads] if self.head_sigmoid else heads
-        full = [fused[0], *(upsample(m, 2**k) for k, m in enumerate(fused[1:], start=1))]
+        full = [fused[0], *(upsample(m, 2**k, self.training) for k, m in enumerate(fused[1:], start=1))]
         return heads, self.final(torch.cat(full, dim=1))

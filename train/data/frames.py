@@ -1,0 +1,62 @@
+"""Prepared frames with their masks, held in memory, and the split of a training list into training and validation."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from irforge.contract import InputSpec
+from irforge.datasets import Dataset
+from irforge.errors import InputError
+from irforge.frames import prepare, resize_mask
+
+
+@dataclass(frozen=True, eq=False)
+class Planes:
+    """Frames as the network meets them: levels [n, H, W] of the door's dtype, masks bool [n, H, W]."""
+
+    name: str
+    levels: npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+    masks: npt.NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.levels)
+
+
+def load_planes(dataset: Dataset, spec: InputSpec) -> Planes:
+    """Read and prepare a whole split with the code that the runtime uses, so that training cannot see other frames.
+
+    Raises:
+        InputError: a frame or mask cannot be used, or the dataset has no masks.
+    """
+    levels, masks = [], []
+    for sample in dataset:
+        mask = sample.mask()
+        if mask is None:
+            raise InputError(f"'{dataset.name}' has no mask for '{sample.id}'", "Training a mask detector needs masks")
+        tensor, geometry = prepare(sample.frame(), spec, str(sample.frame_path))
+        plane = np.zeros(tensor.shape[2:], bool)
+        geometry.crop(plane)[...] = resize_mask(mask, geometry.content_height, geometry.content_width)
+        levels.append(tensor[0, 0])
+        masks.append(plane)
+    name = f"{dataset.name}:{dataset.split}" if dataset.split else dataset.name
+    return Planes(name, np.stack(levels), np.stack(masks))
+
+
+def split_validation(dataset: Dataset, share: float) -> tuple[Dataset, Dataset]:
+    """(training part, validation part) of a training list, by a hash of each frame's name.
+
+    The same frame falls on the same side whatever list it is in, on every machine and for every seed.
+    """
+
+    def is_validation(name: str) -> bool:
+        digest = hashlib.sha256(f"{dataset.name}/{name}".encode()).digest()
+        return int.from_bytes(digest[:4], "big") < share * 2**32
+
+    chosen = [is_validation(sample.id) for sample in dataset]
+    train = dataset.subset([i for i, held in enumerate(chosen) if not held], f"{dataset.split}-train")
+    held = dataset.subset([i for i, held in enumerate(chosen) if held], f"{dataset.split}-val")
+    return train, held

@@ -1,0 +1,133 @@
+"""A recipe: everything that decides what a training run produces, as one YAML file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from irforge.errors import InputError, UsageError
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class InputRecipe(_Part):
+    """How frames reach the network; becomes the contract's input."""
+
+    height: int = Field(default=256, gt=0)
+    width: int = Field(default=256, gt=0)
+    colour: Literal["mean", "luma", "strict"] = "mean"
+    mean: float
+    std: float = Field(gt=0)
+
+
+class Source(_Part):
+    """A dataset as `NAME:SPLIT` or a path, and the share of the training samples that are drawn from it."""
+
+    data: str
+    share: float = Field(default=1.0, gt=0)
+    validation: bool = True
+
+
+class Augment(_Part):
+    """Random changes to a training sample; 0 or empty switches one off.
+
+    `target_share` of the crops hold a target, where the frame has one. `scale` is the range of zoom, drawn for
+    `scale_share` of the samples. `gain`, `offset` (levels) and `noise` (levels) imitate other sensors.
+    """
+
+    flip: bool = True
+    transpose: bool = True
+    target_share: float = Field(default=0.8, ge=0, le=1)
+    scale: tuple[float, float] = (0.75, 1.33)
+    scale_share: float = Field(default=0.3, ge=0, le=1)
+    contrast_share: float = Field(default=0.5, ge=0, le=1)
+    gain: float = Field(default=0.2, ge=0, lt=1)
+    offset: float = Field(default=15.0, ge=0)
+    noise: float = Field(default=3.0, ge=0)
+    blur_share: float = Field(default=0.0, ge=0, le=1)
+    noise_share: float = Field(default=0.15, ge=0, le=1)
+
+
+class Stage(_Part):
+    """Some epochs with one crop size and batch size; the learning rate goes from `lr[0]` to `lr[1]` along a cosine."""
+
+    epochs: int = Field(gt=0)
+    crop: int = Field(gt=0)
+    batch: int = Field(gt=0)
+    samples: int = Field(default=0, ge=0)
+    """Samples in an epoch; 0 means as many as there are training frames."""
+    lr: tuple[float, float]
+    augment: Augment | None = None
+
+
+class Optimizer(_Part):
+    name: Literal["adagrad", "adamw", "adam", "sgd"]
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip: float = 0.0
+    """Largest gradient norm; 0 means no clipping."""
+    warmup_steps: int = Field(default=0, ge=0)
+
+
+class Recipe(_Part):
+    """One training run. `precision` is Lightning's; losses stay in float32 whatever it says."""
+
+    detector: str
+    network: dict[str, Any] = {}
+    input: InputRecipe
+    data: list[Source] = []
+    validation_share: float = Field(default=0.07, gt=0, lt=1)
+    validate_every: int = Field(default=1, gt=0)
+    stages: list[Stage] = Field(min_length=1)
+    loss: dict[str, Any] = {}
+    augment: Augment = Augment()
+    optimizer: Optimizer
+    ema: float = Field(default=0.0, ge=0, lt=1)
+    """Decay of the averaged weights a step; 0 means that the weights themselves are validated and kept."""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    channels_last: bool = True
+    compile: bool = False
+    seed: int = 1
+
+    @property
+    def epochs(self) -> int:
+        return sum(stage.epochs for stage in self.stages)
+
+    def stage_at(self, epoch: int) -> tuple[Stage, int]:
+        """The stage of an epoch (counted from 0) and the epoch's index within it; the last stage goes on for ever."""
+        for stage in self.stages:
+            if epoch < stage.epochs:
+                return stage, epoch
+            epoch -= stage.epochs
+        last = self.stages[-1]
+        return last, last.epochs + epoch
+
+
+def read_recipe(path: str | os.PathLike[str]) -> Recipe:
+    """Read a recipe.
+
+    Raises:
+        InputError: the file is missing or no YAML.
+        UsageError: a field is unknown, missing or out of range; the message names it.
+    """
+    import yaml
+
+    try:
+        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read recipe '{os.fspath(path)}': {error.strerror}", "Check the path") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"recipe '{os.fspath(path)}' is no YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise UsageError(f"recipe '{os.fspath(path)}' is not a mapping of fields")
+    try:
+        return Recipe.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"recipe '{os.fspath(path)}', field '{field}': {first['msg']}") from None

@@ -1,0 +1,203 @@
+"""One training run: data, trainer, checkpoints, log and curve."""
+
+from __future__ import annotations
+
+import csv
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback, TQDMProgressBar
+
+import irforge
+from irforge import files
+from irforge.contract import Contract, InputSpec, Metric, Normalization, Provenance, Squash
+from irforge.datasets import Dataset, open_dataset
+from irforge.errors import UsageError
+from irforge.train.checkpoint import save_checkpoint
+from irforge.train.data.frames import Planes, load_planes, split_validation
+from irforge.train.detectors.registry import find_detector
+from irforge.train.module import MaskData, MaskModule
+from irforge.train.recipe import Recipe, Source
+
+LAST = "last.ckpt"
+BEST = "best.safetensors"
+LOG = "log.csv"
+CURVE = "curve.png"
+
+
+def input_spec(recipe: Recipe) -> InputSpec:
+    """The contract's input of a detector trained by this recipe."""
+    wanted = recipe.input
+    return InputSpec(
+        height=wanted.height,
+        width=wanted.width,
+        colour=wanted.colour,
+        fit=Squash(),
+        pad_level=float(round(wanted.mean)),
+        normalization=Normalization(mean=wanted.mean, std=wanted.std),
+    )
+
+
+def run_training(recipe: Recipe, recipe_name: str, out: Path, resume: bool, workers: int, data_root: str | None) -> Path:
+    """Train by a recipe; returns the best checkpoint, `out`/best.safetensors.
+
+    `out`/last.ckpt is written after every epoch, and `resume` goes on from it exactly.
+
+    Raises:
+        UsageError: no data named, unknown detector or options, or `out` already holds a run.
+        KeyboardInterrupt: Ctrl-C; the last checkpoint is whole and can be resumed.
+    """
+    last = out / LAST
+    if resume and not last.is_file():
+        raise UsageError(f"there is no '{last}' to resume from", "Leave --resume out, or give the --out of that run")
+    if not resume and last.is_file():
+        raise UsageError(f"'{out}' already holds a run", "Add --resume to go on with it, or choose another --out")
+    detector = find_detector(recipe.detector)
+    spec = input_spec(recipe)
+    train, held = open_sources(recipe.data, recipe.validation_share, data_root)
+    pl.seed_everything(recipe.seed, verbose=False)
+    try:
+        module = MaskModule(recipe, detector, [part.name for part in held])
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"recipe '{recipe_name}' does not suit {detector.title}: {error}") from None
+    data = MaskData(
+        recipe,
+        [load_planes(part, spec) for part in train],
+        [source.share for source in recipe.data],
+        [load_planes(part, spec) for part in held],
+        workers,
+    )
+    base = Contract(
+        input=spec,
+        output=detector.output(0.5),
+        provenance=Provenance(
+            detector=recipe.detector,
+            network=recipe.network,
+            recipe=recipe_name,
+            recipe_sha256=files.sha256_of_json(recipe.model_dump(mode="json")),
+            trained_on=[part.note() for part in train],
+            validated_on=[part.note() for part in held],
+            seed=recipe.seed,
+            irforge_version=irforge.__version__,
+        ),
+    )
+    keeper = Keeper(out, base, sum(len(part) for part in held))
+    trainer = pl.Trainer(
+        max_epochs=recipe.epochs,
+        precision=recipe.precision,
+        accelerator="auto",
+        devices="auto",
+        gradient_clip_val=recipe.optimizer.clip or None,
+        check_val_every_n_epoch=recipe.validate_every,
+        reload_dataloaders_every_n_epochs=1,
+        num_sanity_val_steps=0,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        logger=False,
+        callbacks=[keeper, TQDMProgressBar(refresh_rate=10)],
+    )
+    handler = signal.getsignal(signal.SIGTERM)
+    trainer.fit(module, data, ckpt_path=str(last) if resume else None, weights_only=True)
+    signal.signal(signal.SIGTERM, handler)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    return out / BEST
+
+
+def open_sources(sources: Sequence[Source], share: float, data_root: str | None) -> tuple[list[Dataset], list[Dataset]]:
+    """(training parts, validation parts) of the named datasets.
+
+    Raises:
+        UsageError: none named, a test split named, or nothing left for training or validation.
+    """
+    if not sources:
+        raise UsageError("no training data", "Give --data NAME:SPLIT, or name it in the recipe under 'data'")
+    train, held = [], []
+    for source in sources:
+        dataset = open_dataset(source.data, data_root, split=None)
+        if source.validation:
+            dataset, validation = split_validation(dataset, share)
+            if len(validation):
+                held.append(validation)
+        if not len(dataset):
+            raise UsageError(f"'{source.data}' leaves no frame to train on", "Lower 'validation_share'")
+        train.append(dataset)
+    if not held:
+        raise UsageError("no frame is left for validation", "Raise 'validation_share', or name more data")
+    return train, held
+
+
+class Keeper(Callback):
+    """After each epoch: one line in the log, the best weights so far, the curve, and the state to resume from."""
+
+    def __init__(self, out: Path, contract: Contract, held: int) -> None:
+        self.out = out
+        self.contract = contract
+        self.held = held
+        self.rows: list[dict[str, Any]] = []
+        self.best = -1.0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows, "best": self.best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.rows, self.best = state["rows"], state["best"]
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        assert isinstance(module, MaskModule)
+        stage, _ = module.recipe.stage_at(trainer.current_epoch)
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        if (trainer.current_epoch + 1) % module.recipe.validate_every:
+            metrics = {name: value for name, value in metrics.items() if not name.startswith("iou")}
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        row = {"epoch": trainer.current_epoch + 1, "updates": module.updates, "crop": stage.crop, "lr": rate, **metrics}
+        self.rows.append(row)
+        if "iou" in metrics and metrics["iou"] > self.best:
+            self.best = metrics["iou"]
+            save_checkpoint(self.out / BEST, module.trained, self._contract(module, metrics, trainer.current_epoch + 1))
+        self._write_log()
+        with files.replacing(self.out / LAST) as temporary:
+            trainer.save_checkpoint(temporary)
+
+    def _contract(self, module: MaskModule, metrics: dict[str, float], epochs: int) -> Contract:
+        frames = {note.name: note.frames for note in self.contract.provenance.validated_on}
+        size = module.recipe.input
+        protocol = f"validation, squash {size.height}x{size.width}, p > 0.5"
+        measured = [
+            Metric(name="IoU", value=metrics[f"iou/{name}"], data=name, frames=frames.get(name, self.held), protocol=protocol)
+            for name in module.sources
+        ]
+        return self.contract.with_provenance(epochs=epochs, metrics=measured)
+
+    def _write_log(self) -> None:
+        names = list(dict.fromkeys(name for row in self.rows for name in row))
+        with files.replacing(self.out / LOG) as temporary, open(temporary, "w", newline="") as handle:
+            writer = csv.DictWriter(handle, names, restval="")
+            writer.writeheader()
+            writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in self.rows)
+        draw_curve(self.rows, self.out / CURVE)
+
+
+def draw_curve(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Loss and validation IoU over updates, as PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (upper, lower) = pyplot.subplots(2, 1, sharex=True, figsize=(7, 6), layout="constrained")
+    upper.plot([row["updates"] for row in rows], [row.get("loss") for row in rows], color="black")
+    upper.set_ylabel("loss")
+    for name in dict.fromkeys(key for row in rows for key in row if key.startswith("iou/")):
+        points = [(row["updates"], row[name]) for row in rows if name in row]
+        lower.plot(*zip(*points, strict=True), marker=".", label=name.removeprefix("iou/"))
+    lower.set_ylabel("validation IoU")
+    lower.set_xlabel("updates")
+    if lower.get_legend_handles_labels()[0]:
+        lower.legend()
+    with files.replacing(path) as temporary:
+        figure.savefig(temporary, dpi=110)
+    pyplot.close(figure)
