@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import re
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -479,6 +480,36 @@ def test_pages_of_a_tiff(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "pages.tif", pages, photometric="minisblack")
     assert np.array_equal(read_frame(tmp_path / "pages.tif"), pages[0])
     assert np.array_equal(np.stack(read_pages(tmp_path / "pages.tif")), pages)
+
+
+def packed_tiff(frame: Any, bits: int) -> bytes:
+    """A TIFF whose levels are packed in `bits` bits each, rows padded to whole bytes, as cameras write them."""
+    rows = ["".join(f"{level:0{bits}b}" for level in row) for row in frame.tolist()]
+    rows = [row + "0" * (-len(row) % 8) for row in rows]
+    data = b"".join(int(row, 2).to_bytes(len(row) // 8, "big") for row in rows)
+    height, width = frame.shape
+    entries = [(256, width), (257, height), (258, bits), (259, 1), (262, 1), (273, 126), (277, 1), (278, height)]
+    entries.append((279, len(data)))
+    directory = b"".join(struct.pack("<HHII", tag, 4 if tag in (273, 279) else 3, 1, value) for tag, value in entries)
+    head = b"II*\0" + struct.pack("<IH", 8, len(entries)) + directory + struct.pack("<I", 0)
+    return head.ljust(126, b"\0") + data
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_packed_tiffs_give_raw_counts(tmp_path: Path, bits: int) -> None:
+    frame = noise(32, 40, bits)
+    path = stored(tmp_path, "packed.tif", packed_tiff(frame, bits))
+    assert np.array_equal(read_frame(path), frame)
+    assert np.array_equal(read_pages(path)[0], frame)
+
+
+@pytest.mark.parametrize("bigtiff", [True, False])
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+def test_tiffs_of_every_byte_order_give_raw_counts(tmp_path: Path, byteorder: Any, bigtiff: bool) -> None:
+    for frame in (noise(32, 40, 16), np.random.default_rng(4).integers(0, 65536, (32, 40, 3)).astype(np.uint16)):
+        photometric: Any = "rgb" if frame.ndim == 3 else "minisblack"
+        tifffile.imwrite(tmp_path / "a.tif", frame, byteorder=byteorder, bigtiff=bigtiff, photometric=photometric)
+        assert np.array_equal(read_frame(tmp_path / "a.tif"), frame)
 
 
 @pytest.mark.parametrize("name", ["täglich ärger.png", "红外 01.png", os.fsdecode(b"latin\xe9.png"), "no suffix"])

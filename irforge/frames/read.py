@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -38,7 +38,7 @@ def read_frame(path: str | os.PathLike[str]) -> Frame:
             image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
         except cv2.error:
             image = None
-    return _checked(image, path)
+    return _unshifted(_checked(image, path), data)
 
 
 def read_pages(path: str | os.PathLike[str]) -> list[Frame]:
@@ -55,7 +55,7 @@ def read_pages(path: str | os.PathLike[str]) -> list[Frame]:
             complete, pages = cv2.imdecodemulti(data, cv2.IMREAD_UNCHANGED)
         except cv2.error:
             complete, pages = False, ()
-    return [_checked(page if complete else None, path) for page in pages or (None,)]
+    return [_unshifted(_checked(page if complete else None, path), data) for page in pages or (None,)]
 
 
 def frame_size(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -176,6 +176,31 @@ def _checked(image: Any, path: str | os.PathLike[str]) -> Frame:
         swap = cv2.COLOR_BGR2RGB if channels == 3 else cv2.COLOR_BGRA2RGB
         frame = image[:, :, 0] if channels == 1 else cv2.cvtColor(image, swap)
     return frame
+
+
+def _unshifted(frame: Frame, data: npt.NDArray[np.uint8]) -> Frame:
+    """OpenCV moves the levels of TIFFs packed in 10, 12 or 14 bits to the top of 16 bits: back to raw counts."""
+    bits = _tiff_bits(data.tobytes()) if data[:4].tobytes() in _TIFF and frame.dtype == np.uint16 else 16
+    return np.right_shift(frame, 16 - bits).astype(np.uint16) if 8 < bits < 16 else frame
+
+
+def _tiff_bits(content: bytes) -> int:
+    """BitsPerSample of a TIFF's first page; 16 where it is not stated."""
+    order: Literal["little", "big"] = "little" if content.startswith(b"II") else "big"
+
+    def number(at: int, size: int) -> int:
+        return int.from_bytes(content[at : at + size], order)
+
+    wide = number(2, 2) == 43
+    directory = number(8, 8) if wide else number(4, 4)
+    head, entry, inline = (8, 20, 8) if wide else (2, 12, 4)
+    for k in range(number(directory, head)):
+        at = directory + head + k * entry
+        if number(at, 2) == 258:
+            value = at + entry - inline
+            held_elsewhere = 2 * number(at + 4, entry - 4 - inline) > inline
+            return number(number(value, inline) if held_elsewhere else value, 2)
+    return 16
 
 
 class _QuietDecoder:

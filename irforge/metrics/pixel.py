@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from irforge.components import Components, components
+from irforge.errors import ArtifactError
 
 Mask = npt.NDArray[np.bool_]
 
@@ -124,13 +125,17 @@ class PixelMetrics:
             How the targets of this frame were matched.
 
         Raises:
-            ValueError: the shapes differ, or a probability is NaN.
+            ValueError: the shapes differ.
+            ArtifactError: a probability is NaN.
         """
         if prediction.shape != truth.shape or prediction.ndim != 2:
             raise ValueError(f"prediction {prediction.shape} and truth {truth.shape} must be H x W of one size")
         probabilities = np.asarray(prediction, np.float32)
         if probabilities.size and np.isnan(probabilities.max()):
-            raise ValueError("the prediction holds NaN")
+            raise ArtifactError(
+                "the predicted probabilities hold NaN: the graph overflows in this precision",
+                "Run the FP32 file, or convert again with more FP32 islands ('irforge half')",
+            )
         truth = np.asarray(truth, np.bool_)
         predicted = probabilities > np.float32(self.threshold)
         match = match_targets(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from irforge.errors import ArtifactError
 from irforge.metrics import PixelMetrics, match_targets, wilson_interval
 
 Spots = list[tuple[int, int, int, int]]
@@ -170,7 +171,7 @@ def test_merged_parts_give_the_figures_of_the_whole(legacy: bool) -> None:
 
 
 def test_predictions_that_cannot_be_scored_are_refused() -> None:
-    with pytest.raises(ValueError, match="NaN"):
+    with pytest.raises(ArtifactError, match="NaN"):
         PixelMetrics().update(np.full((4, 4), np.nan), np.zeros((4, 4), bool))
     with pytest.raises(ValueError, match="one size"):
         PixelMetrics().update(np.zeros((4, 4)), np.zeros((4, 5), bool))
