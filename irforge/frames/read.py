@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,7 +36,7 @@ def read_frame(path: str | os.PathLike[str]) -> Frame:
         InputError: missing, truncated, damaged, no image, or levels that are not 8- or 16-bit unsigned.
     """
     data = _bytes(path)
-    with _QuietDecoder():
+    with _quiet_decoder(data):
         try:
             image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
         except cv2.error:
@@ -50,7 +53,7 @@ def read_pages(path: str | os.PathLike[str]) -> list[Frame]:
     data = _bytes(path)
     if not data[:4].tobytes().startswith(_TIFF):
         return [read_frame(path)]
-    with _QuietDecoder():
+    with _quiet_decoder(data):
         try:
             complete, pages = cv2.imdecodemulti(data, cv2.IMREAD_UNCHANGED)
         except cv2.error:
@@ -203,12 +206,20 @@ def _tiff_bits(content: bytes) -> int:
     return 16
 
 
-class _QuietDecoder:
-    """OpenCV's image decoders log to stderr what we report in one line."""
+_LOG_LOCK = threading.Lock()
 
-    def __enter__(self) -> None:
-        self._level = cv2.utils.logging.getLogLevel()
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
-    def __exit__(self, *_: object) -> None:
-        cv2.utils.logging.setLogLevel(self._level)
+@contextmanager
+def _quiet_decoder(data: npt.NDArray[np.uint8]) -> Iterator[None]:
+    """OpenCV's decoders log to stderr what we report in one line. PNG and JPEG are checked before, and need no lock."""
+    if data[:8].tobytes().startswith((_PNG, _JPEG)):
+        yield
+        return
+    logging = cv2.utils.logging
+    with _LOG_LOCK:
+        level = logging.getLogLevel()
+        logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+        try:
+            yield
+        finally:
+            logging.setLogLevel(level)
