@@ -12,24 +12,24 @@ import typer
 import irforge
 from irforge.errors import run_app
 
-# verb: (module, function, the first line of the function's docstring)
+# verb: (module, function, what it does in one line of the overview)
 VERBS = {
-    "fit": ("irforge.train.fit", "fit", "Train a detector by its recipe."),
-    "evaluate": ("irforge.train.evaluate", "evaluate", "Measure a checkpoint on a dataset."),
-    "export": ("irforge.export.to_onnx", "export", "Export a checkpoint to ONNX."),
-    "calibrate": ("irforge.calib.collect", "collect", "Collect activation ranges."),
-    "quantize": ("irforge.calib.quantize", "quantize", "Quantise to INT8."),
-    "half": ("irforge.calib.half", "half", "Convert to FP16."),
-    "build": ("irforge.runtime.build", "build", "Build an engine."),
-    "run": ("irforge.runtime.run", "run", "Detect in a folder or a video; write JSON lines and an overlay."),
-    "bench": ("irforge.runtime.benchmark", "bench", "Measure speed and accuracy."),
-    "report": ("irforge.runtime.report", "report", "Show a report."),
-    "doctor": ("irforge.doctor", "doctor", "Say what this machine can do, and what to install for the rest."),
+    "fit": ("irforge.train.fit", "fit", "Train a detector by a recipe."),
+    "evaluate": ("irforge.train.evaluate", "evaluate", "Measure trained weights on a dataset."),
+    "export": ("irforge.export.to_onnx", "export", "Turn trained weights into an ONNX deployable."),
+    "calibrate": ("irforge.calib.collect", "collect", "Collect a model's activation ranges on frames."),
+    "quantize": ("irforge.calib.quantize", "quantize", "Make an INT8 deployable from ranges."),
+    "half": ("irforge.calib.half", "half", "Make an FP16 deployable."),
+    "build": ("irforge.runtime.build", "build", "Compile an engine, GPU or not, and prove its precision."),
+    "run": ("irforge.runtime.run", "run", "Detect in a folder or a video."),
+    "bench": ("irforge.bench", "bench", "Measure what each precision costs and gains."),
+    "report": ("irforge.runtime.report.show", "report", "Show a measurement as a page and a table."),
+    "doctor": ("irforge.doctor", "doctor", "Say what this machine can do and what to install."),
 }
 
 
 def application(wanted: str | None) -> typer.Typer:
-    """All verbs with their one-line help; only the one that is wanted is imported and has its options."""
+    """All verbs with their line of the overview; only the one that is wanted is imported and has its options."""
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
     app.callback(invoke_without_command=True)(_irforge)
     for verb, (module, function, summary) in VERBS.items():

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import typer
 
-from irforge.errors import CheckFailed, IrforgeError, run_command
+from irforge.errors import CheckFailed, IrforgeError
 
 _GIB = 2**30
 _EXTRAS = ("train", "video", "gpu", "tensorrt", "rtx", "test")
@@ -204,7 +204,3 @@ def _write_and_read(path: Path) -> str:
             sink.write(SourceFrame(index, "test", None, np.full((64, 640), 90, np.uint8)), Detections.empty())
     with open_source(path) as source:
         return f"OpenCV wrote 3 frames and read {sum(1 for _ in source)} of them back"
-
-
-if __name__ == "__main__":
-    run_command(doctor)

@@ -89,6 +89,8 @@ def as_irforge_error(error: BaseException) -> IrforgeError | None:
             122: "The disk quota is used up: free some space, or write elsewhere with -o",
         }
         return EnvironmentFault(f"{os.strerror(error.errno)}:{where}", remedies.get(error.errno, ""))
+    if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] != "irforge":
+        return EnvironmentFault(f"no Python package '{error.name}' here", "'irforge doctor' says how to install it")
     return None
 
 

@@ -27,7 +27,7 @@ def test_the_verbs_that_others_script_against_are_there() -> None:
     assert list(VERBS) == VERBS_THAT_STAY.split()
     shown = command("--help").stdout
     for verb, (_, _, summary) in VERBS.items():
-        assert f"  {verb}" in shown and summary.split("\n")[0][:40] in shown
+        assert f"  {verb:<10} {summary}\n" in shown
 
 
 def test_help_imports_nothing_heavy_and_starts_at_once() -> None:
@@ -54,14 +54,15 @@ print("LOADED", *sys.modules)
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_the_help_of_a_verb_is_that_of_its_script(verb: str) -> None:
-    module, function, summary = VERBS[verb]
-    script = getattr(import_module(module), function)
-    assert inspect.getdoc(script).splitlines()[0] == summary
+    module, function, _ = VERBS[verb]
+    first_line = inspect.getdoc(getattr(import_module(module), function)).splitlines()[0]
     shown = command(verb, "--help")
     assert shown.returncode == 0
-    direct = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True)
-    assert direct.stdout.partition("\n")[2] == shown.stdout.partition("\n")[2]
-    assert shown.stdout.startswith(f"Usage: python -m irforge.cli {verb}")
+    assert shown.stdout.startswith(f"Usage: python -m irforge.cli {verb} ")
+    assert first_line in " ".join(shown.stdout.split())
+    if module.split(".")[1] in ("train", "export", "calib", "runtime"):
+        direct = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True)
+        assert direct.stdout.partition("\n\n")[2] == shown.stdout.partition("\n\n")[2]
 
 
 @pytest.mark.parametrize("verb", VERBS)
