@@ -12,12 +12,16 @@ from rich.table import Table
 
 from irforge.contract import Contract
 from irforge.export.convert import input_size
-from irforge.graph import Graph, macs, parameter_count
+from irforge.graph import Graph, macs
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Figures of an exported model. `macs` are of one frame at the size that engines are tuned for."""
+    """Figures of an exported model.
+
+    `parameters` are the network's; the file may store some twice. `macs` are of one frame at the size that engines are
+    tuned for.
+    """
 
     inputs: dict[str, str]
     outputs: dict[str, str]
@@ -32,7 +36,11 @@ class Summary:
 
 
 def summarize(
-    model: ModelProto, contract: Contract, rewrites: Mapping[str, int], parity: Mapping[str, float]
+    model: ModelProto,
+    contract: Contract,
+    parameters: int,
+    rewrites: Mapping[str, int],
+    parity: Mapping[str, float],
 ) -> Summary:
     graph = Graph(model)
     spec = contract.input
@@ -45,7 +53,7 @@ def summarize(
         opset=graph.opset,
         ir_version=model.ir_version,
         size_bytes=model.ByteSize(),
-        parameters=parameter_count(model),
+        parameters=parameters,
         macs=sum(macs(model, {spec.name: shape}).values()),
         parity=dict(parity),
     )

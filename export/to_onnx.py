@@ -33,6 +33,7 @@ def export_checkpoint(
         ExportError: torch cannot export the detector, or TensorRT would refuse the graph.
         CheckFailed: the graph does not compute what the module computes.
     """
+    from irforge import __version__
     from irforge.artifact import embed_contract, read_contract, save_model
     from irforge.export.convert import contract_for, onnx_from_torch
     from irforge.export.summary import summarize
@@ -46,12 +47,15 @@ def export_checkpoint(
     contract = read_contract(model)
     parity = largest_difference(model, deployable, contract)
     digest = sha256_of_file(checkpoint)
-    contract = contract.with_step(
+    contract = contract.with_provenance(
+        weights_sha256=contract.provenance.weights_sha256 or digest, irforge_version=__version__, precision="fp32"
+    ).with_step(
         "export", checkpoint=checkpoint.name, checkpoint_sha256=digest, opset=opset, target=target, parity=parity
-    ).with_provenance(weights_sha256=contract.provenance.weights_sha256 or digest, precision="fp32")
+    )
     embed_contract(model, contract)
     save_model(output, model)
-    return summarize(model, contract, rewrites, parity)
+    parameters = sum(weight.numel() for weight in deployable.parameters())
+    return summarize(model, contract, parameters, rewrites, parity)
 
 
 def export(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from onnx import ModelProto, NodeProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from irforge.graph import Array, Graph, attribute, is_op, reads
@@ -40,6 +40,8 @@ def fold_constants(graph: Graph) -> int:
 
 
 def _is_idle_cast(graph: Graph, node: NodeProto) -> bool:
+    if is_op(node, "CastLike"):
+        return graph.dtype(node.input[0]) == graph.dtype(node.input[1]) != TensorProto.UNDEFINED
     return is_op(node, "Cast") and attribute(node, "to") == graph.dtype(node.input[0])
 
 
