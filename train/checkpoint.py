@@ -85,7 +85,9 @@ def load_deployable(path: str | os.PathLike[str], *, trust: bool = False) -> tup
     weights = {key: t.float() if t.is_floating_point() else t for key, t in load_file(where).items()}
     found = detector.options_of(weights)
     if found is None:
-        raise ArtifactError(f"the weights in '{where}' are not {detector.title}'s", "Give a checkpoint of that detector")
+        raise ArtifactError(
+            f"the weights in '{where}' are not {detector.title}'s", "Give a checkpoint of that detector"
+        )
     network = detector.build(**{**contract.provenance.network, **found})
     _fill(network, weights, where)
     return detector.deployable(network, contract.input).eval(), contract

@@ -18,7 +18,9 @@ def fit(
     out: Annotated[Path | None, typer.Option(help="Folder of this run; default runs/DETECTOR.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on exactly from the last checkpoint in --out.")] = False,
     seed: Annotated[int | None, typer.Option(help="In place of the recipe's.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of the last stage, in place of the recipe's.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Epochs of the last stage, in place of the recipe's.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that make the crops; 0: this one.")] = 0,
     data_root: Annotated[Path | None, typer.Option(help="Where named datasets lie; else IRFORGE_DATA.")] = None,
 ) -> None:

@@ -118,7 +118,9 @@ class MaskModule(pl.LightningModule):
 class MaskData(pl.LightningDataModule):
     """Loaders over frames in memory; the training loader is made anew for each epoch, with that epoch's crops."""
 
-    def __init__(self, recipe: Recipe, train: list[Planes], shares: list[float], held: list[Planes], workers: int) -> None:
+    def __init__(
+        self, recipe: Recipe, train: list[Planes], shares: list[float], held: list[Planes], workers: int
+    ) -> None:
         super().__init__()
         self.recipe = recipe
         self.train = train
@@ -131,9 +133,7 @@ class MaskData(pl.LightningDataModule):
         epoch = self.trainer.current_epoch
         stage, _ = self.recipe.stage_at(epoch)
         augment = stage.augment or self.recipe.augment
-        crops = CropDataset(
-            self.train, self.shares, stage.samples, stage.crop, augment, self.recipe.seed, epoch
-        )
+        crops = CropDataset(self.train, self.shares, stage.samples, stage.crop, augment, self.recipe.seed, epoch)
         return DataLoader(crops, batch_size=stage.batch, drop_last=True, num_workers=self.workers)
 
     def val_dataloader(self) -> DataLoader[Any]:

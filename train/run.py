@@ -41,7 +41,9 @@ def input_spec(recipe: Recipe) -> InputSpec:
     )
 
 
-def run_training(recipe: Recipe, recipe_name: str, out: Path, resume: bool, workers: int, data_root: str | None) -> Path:
+def run_training(
+    recipe: Recipe, recipe_name: str, out: Path, resume: bool, workers: int, data_root: str | None
+) -> Path:
     """Train by a recipe; returns the best checkpoint, `out`/best.safetensors.
 
     `out`/last.ckpt is written after every epoch, and `resume` goes on from it exactly.
@@ -167,7 +169,13 @@ class Keeper(Callback):
         size = module.recipe.input
         protocol = f"validation, squash {size.height}x{size.width}, p > 0.5"
         measured = [
-            Metric(name="IoU", value=metrics[f"iou/{name}"], data=name, frames=frames.get(name, self.held), protocol=protocol)
+            Metric(
+                name="IoU",
+                value=metrics[f"iou/{name}"],
+                data=name,
+                frames=frames.get(name, self.held),
+                protocol=protocol,
+            )
             for name in module.sources
         ]
         return self.contract.with_provenance(epochs=epochs, metrics=measured)
@@ -177,7 +185,9 @@ class Keeper(Callback):
         with files.replacing(self.out / LOG) as temporary, open(temporary, "w", newline="") as handle:
             writer = csv.DictWriter(handle, names, restval="")
             writer.writeheader()
-            writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in self.rows)
+            writer.writerows(
+                {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in self.rows
+            )
         draw_curve(self.rows, self.out / CURVE)
 
 

@@ -15,7 +15,12 @@ Mask = npt.NDArray[np.bool_]
 
 
 def crop_origin(
-    height: int, width: int, window: int, centres: npt.NDArray[np.float32], target_share: float, rng: np.random.Generator
+    height: int,
+    width: int,
+    window: int,
+    centres: npt.NDArray[np.float32],
+    target_share: float,
+    rng: np.random.Generator,
 ) -> tuple[int, int]:
     """Top-left corner (row, column) of a window of side `window` inside a frame.
 

@@ -55,7 +55,9 @@ class CropDataset(Dataset[tuple[Tensor, Tensor]]):
         for index, source in enumerate(self.sources):
             wanted = int(edges[index] - (edges[index - 1] if index else 0))
             rounds = -(-wanted // len(source))
-            order = np.concatenate([rng.permutation(len(source)) for _ in range(rounds)]) if wanted else np.zeros(0, int)
+            order = (
+                np.concatenate([rng.permutation(len(source)) for _ in range(rounds)]) if wanted else np.zeros(0, int)
+            )
             plan += [(index, int(frame)) for frame in order[:wanted]]
         return [plan[i] for i in rng.permutation(len(plan))]
 
