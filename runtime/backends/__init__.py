@@ -46,13 +46,13 @@ def open_session(
 
         session = OrtSession(path, "cpu" if name == ONNX_CPU else "cuda", threads)
     elif name == TENSORRT:
-        from irforge.runtime.backends.tensorrt import TensorRtSession
+        from irforge.runtime.backends.tensorrt import tensorrt_session
 
-        session = TensorRtSession(path, trust_engine=trust_engine, cuda_graph=cuda_graph)
+        session = tensorrt_session(path, trust_engine=trust_engine, cuda_graph=cuda_graph)
     else:
-        from irforge.runtime.backends.tensorrt_rtx import TensorRtRtxSession
+        from irforge.runtime.backends.tensorrt_rtx import tensorrt_rtx_session
 
-        session = TensorRtRtxSession(path, trust_engine=trust_engine, cuda_graph=cuda_graph)
+        session = tensorrt_rtx_session(path, trust_engine=trust_engine, cuda_graph=cuda_graph)
     _log.info("%s runs on %s, device %s", Path(path).name, name, session.device)
     return session
 

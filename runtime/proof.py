@@ -1,0 +1,104 @@
+"""What an engine really computes in: the figures that the plan reader and the engine inspector both give."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from irforge.errors import CheckFailed, UsageError
+
+PRECISIONS = ("int8", "fp16", "bf16", "fp32")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class ConvolutionGroup(_Part):
+    """All convolutions that read, hold weights in, and write the same types; `macs` a frame batch."""
+
+    reads: str
+    weights: str
+    writes: str
+    count: int = Field(ge=0)
+    macs: int = Field(ge=0)
+
+
+class PrecisionProof(_Part):
+    """One compiled program for one group of GPUs, at one set of input shapes.
+
+    `bytes_read` and `bytes_written` count every tensor that a kernel names once, as if it came from memory: a bound
+    that caches can only improve. `peak_bytes` is the memory an execution holds for activations and scratch.
+    """
+
+    source: Literal["plan text", "engine inspector"]
+    tool: str
+    compute_capabilities: list[str]
+    shapes: dict[str, list[int]]
+    tf32: bool | None = None
+    kernels: int
+    convolutions: list[ConvolutionGroup]
+    constant_bytes: dict[str, int]
+    bytes_read: int | None
+    bytes_written: int | None
+    peak_bytes: int | None
+    scratch_bytes: int | None = None
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of all convolutions."""
+        return sum(group.macs for group in self.convolutions)
+
+    def share(self, precision: str, *, writes: bool = True) -> float:
+        """Share (0..1) of the convolutions' MACs that read `precision` and, with `writes`, also write it."""
+        if not self.macs:
+            return 0.0
+        return sum(g.macs for g in self.convolutions if g.reads == precision == (g.writes if writes else g.reads)) / (
+            self.macs
+        )
+
+    @property
+    def summary(self) -> str:
+        """For example 'int8 96 %, fp16 4 %': shares of the convolutions' MACs by the type that they read."""
+        shares = {name: self.share(name, writes=False) for name in PRECISIONS}
+        return ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares.items() if share) or "no convolutions"
+
+
+def parse_requirement(text: str) -> dict[str, float]:
+    """`int8=0.9,fp16=0.05` -> least share of convolution MACs by precision.
+
+    Raises:
+        UsageError: not of that form.
+    """
+    wanted = {}
+    for part in filter(None, text.split(",")):
+        name, _, share = part.partition("=")
+        try:
+            wanted[name.strip()] = float(share)
+        except ValueError:
+            wanted[name.strip()] = -1.0
+        if name.strip() not in PRECISIONS or not 0 <= wanted[name.strip()] <= 1:
+            raise UsageError(
+                f"'{part}' is no requirement", f"Write one like int8=0.9; precisions: {', '.join(PRECISIONS)}"
+            )
+    return wanted
+
+
+def check_requirement(proofs: list[PrecisionProof], wanted: dict[str, float], engine: str) -> None:
+    """Hold every program of an engine to the asked shares of MACs that read and write a precision.
+
+    Raises:
+        CheckFailed: a share is lower, or nothing is known about the engine.
+    """
+    if wanted and not proofs:
+        raise CheckFailed(f"nothing proves the precision of '{engine}'", "Leave --require away to build it unproven")
+    for proof in proofs:
+        for precision, least in wanted.items():
+            share = proof.share(precision)
+            if share < least:
+                raise CheckFailed(
+                    f"in '{engine}' for SM {', '.join(proof.compute_capabilities)} {100 * share:.1f} % of the "
+                    f"convolution MACs read and write {precision}, {100 * least:.1f} % were asked for "
+                    f"({100 * proof.share(precision, writes=False):.1f} % read it)",
+                )
