@@ -249,27 +249,19 @@ def _mixed_precision(context: _Context) -> Iterator[Finding]:
 
 def _shared_weights(context: _Context) -> Iterator[Finding]:
     graph = context.graph
-    for name in graph.initializers:
-        convolutions = [node for node in graph.consumers(name) if is_op(node, "Conv", "ConvTranspose")]
-        for maker in [node for node in graph.consumers(name) if is_op(node, *_QDQ)]:
-            last = maker
-            while is_op(last, *_QDQ):
-                readers = graph.consumers(last.output[0])
-                convolutions += [node for node in readers if is_op(node, "Conv", "ConvTranspose")]
-                last = next((node for node in readers if is_op(node, *_QDQ)), NodeProto())
-        quantised = any(_is_dequantised(graph, node.input[0]) or node.input[1] != name for node in convolutions)
-        if len(convolutions) > 1 and quantised:
+    users: dict[str, list[bool]] = {}
+    for node in graph.of_type("Conv", "ConvTranspose"):
+        root, maker = node.input[1], graph.producer(node.input[1])
+        quantised = maker is not None and is_op(maker, *_QDQ)
+        while maker is not None and is_op(maker, *_QDQ):
+            root, maker = maker.input[0], graph.producer(maker.input[0])
+        users.setdefault(root, []).append(quantised)
+    for name, convolutions in users.items():
+        if len(convolutions) > 1 and any(convolutions):
             what = (
                 f"quantised and shared by {len(convolutions)} convolutions, which TensorRT fuses with only one of them"
             )
-            yield Finding(
-                "error", "shared-weight", name, what, "Give each convolution its own copy (irforge export does)"
-            )
-
-
-def _is_dequantised(graph: Graph, name: str) -> bool:
-    maker = graph.producer(name)
-    return maker is not None and is_op(maker, "DequantizeLinear")
+            yield Finding("error", "shared-weight", name, what, "Give each convolution its own copy")
 
 
 def _products(context: _Context) -> Iterator[Finding]:
