@@ -1,0 +1,211 @@
+"""From loaded models and a dataset to a report: models of one size are compared with each other on the same frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Literal
+
+from irforge import __version__
+from irforge.contract import Contract, InputSpec, PadToMultiple, Squash
+from irforge.datasets import Dataset, Sample
+from irforge.errors import UsageError
+from irforge.files import sha256_of_file
+from irforge.runtime.benchmark import Schedule, measure_latency
+from irforge.runtime.detector import SessionDetector
+from irforge.runtime.engine_facts import engine_facts
+from irforge.runtime.findings import findings
+from irforge.runtime.machine import environment
+from irforge.runtime.parity import LIMITS, ParityReport, compare
+from irforge.runtime.report.schema import Data, Latency, Model, Report
+from irforge.runtime.report.wording import size_text
+from irforge.session import Session
+
+Progress = Callable[[str, int], Callable[[], None]]
+"""Called with a description and a number of steps; what it returns is called after each step."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of the report to be: how to open it, and what it is. `contract` has a fixed size."""
+
+    name: str
+    path: Path
+    contract: Contract
+    open: Callable[[], Session]
+    role: Literal["reference", "candidate"] = "candidate"
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.contract.input.size
+
+
+def at_size(contract: Contract, size: tuple[int, int] | None) -> Contract:
+    """The contract of a dynamic model at one size, by default the one that it is tuned for."""
+    if not contract.input.is_dynamic:
+        return contract
+    height, width = size or contract.input.size
+    return contract.with_input(height=height, width=width)
+
+
+def under_protocol(contract: Contract, protocol: str | None) -> Contract:
+    """The contract with the frames' fit replaced by a published protocol's.
+
+    Args:
+        contract: of a fixed size.
+        protocol: `squash` resizes each frame to the model's size, as MSHNet's evaluation does; `native` keeps its size
+            and pads it, as BasicIRSTD's does; None leaves what the contract says.
+
+    Raises:
+        UsageError: there is no such protocol.
+    """
+    if protocol is None:
+        return contract
+    if protocol == "squash":
+        return contract.with_input(fit=Squash())
+    if protocol == "native":
+        return contract.with_input(fit=PadToMultiple(multiple=1))
+    raise UsageError(f"there is no protocol '{protocol}'", "Protocols: squash, native")
+
+
+def protocol_words(spec: InputSpec) -> str:
+    """How a frame becomes the model's size, in words."""
+    size = size_text(*spec.size)
+    kind = spec.fit.kind
+    if kind == "squash":
+        filters = {"antialias": "antialiased", "linear": "not antialiased", "nearest": "nearest pixel"}
+        return f"squash: frames resized to {size}, {filters[spec.resize]}"
+    if kind == "pad-to-multiple":
+        return f"native: frames at their own size, padded to {size}, scored without the padding"
+    return f"{kind} to {size}, scored without the padding"
+
+
+def measure(
+    entries: Sequence[Entry],
+    dataset: Dataset,
+    *,
+    schedule: Schedule,
+    threads: int,
+    command: str,
+    limit: int | None = None,
+    progress: Progress = lambda description, steps: lambda: None,
+) -> Report:
+    """Measure latency, then parity and accuracy, size by size.
+
+    The reference of a size is its entry with that role, or else its first FP32 model.
+
+    Args:
+        entries: at least one; sessions are opened for the models of one size at a time.
+        dataset: frames, with or without masks.
+        limit: use the first so many frames.
+        threads: what the sessions are opened with, for the record.
+        command: what the user typed, for the record.
+
+    Raises:
+        UsageError: models of one size disagree in input or threshold, or there is no frame.
+        InputError, ArtifactError: see `compare` and `measure_latency`.
+    """
+    start = perf_counter()
+    here = environment(threads)
+    part = dataset if limit is None else dataset.subset(range(min(limit, len(dataset))))
+    if not len(part):
+        raise UsageError(f"'{dataset.name}', split '{dataset.split}', holds no frame", "Name a split that holds frames")
+    models: list[Model] = []
+    for size in dict.fromkeys(entry.size for entry in entries):
+        models += _measure_size([e for e in entries if e.size == size], part, schedule, threads, progress)
+    targets = next((m.accuracy.targets for m in models if m.accuracy), None)
+    data = Data(
+        name=dataset.name,
+        split=dataset.split,
+        frames=len(part),
+        frames_in_split=len(dataset),
+        targets=targets,
+        licence=dataset.licence,
+    )
+    return Report(
+        irforge_version=__version__,
+        command=command,
+        detector=entries[0].contract.provenance.detector,
+        data=data,
+        environment=here,
+        models=models,
+        findings=findings(models, data, here),
+        seconds=perf_counter() - start,
+    )
+
+
+def _measure_size(
+    entries: list[Entry], data: Dataset, schedule: Schedule, threads: int, progress: Progress
+) -> Iterator[Model]:
+    contract = _shared_contract(entries)
+    title = size_text(*contract.input.size)
+    reference = next((e for e in entries if e.role == "reference"), None) or next(
+        (e for e in entries if e.contract.provenance.precision == "fp32"), entries[0]
+    )
+    with ExitStack() as stack:
+        sessions = {e.name: stack.enter_context(e.open()) for e in entries}
+        devices = {name: (session.backend, session.device) for name, session in sessions.items()}
+        detectors = {e.name: SessionDetector(sessions[e.name], contract, e.name) for e in entries}
+        calls = schedule.rounds * schedule.frames_per_round
+        frames = [sample.frame() for sample in data.samples[: min(calls, 64)]]
+        tick = progress(f"{title}: latency", calls * len(entries))
+        latency = measure_latency(detectors, frames, schedule, threads=threads, tick=tick)
+        others = [e for e in entries if e is not reference]
+        parity = compare(
+            sessions[reference.name],
+            {e.name: sessions[e.name] for e in others},
+            _counted(data, progress(f"{title}: parity and accuracy", len(data))),
+            contract,
+            reference_name=reference.name,
+            limits={e.name: LIMITS[e.contract.provenance.precision] for e in others},
+        )
+    for entry in entries:
+        yield _model(entry, contract, devices[entry.name], latency[entry.name], parity)
+
+
+def _counted(samples: Iterable[Sample], tick: Callable[[], None]) -> Iterator[Sample]:
+    for sample in samples:
+        yield sample
+        tick()
+
+
+def _shared_contract(entries: list[Entry]) -> Contract:
+    """What the models of one size agree on, or a UsageError that names the field they do not."""
+    first = entries[0]
+    for entry in entries[1:]:
+        one, other = first.contract.input.model_dump(), entry.contract.input.model_dump()
+        one["threshold"] = first.contract.output.score_threshold
+        other["threshold"] = entry.contract.output.score_threshold
+        field = next((name for name in one if one[name] != other.get(name)), None)
+        if field is not None:
+            raise UsageError(
+                f"'{first.name}' and '{entry.name}' cannot be compared: {field} is {one[field]} and {other.get(field)}",
+                "Compare files of one export, or force one --protocol",
+            )
+    return first.contract
+
+
+def _model(entry: Entry, contract: Contract, device: tuple[str, str], latency: Latency, parity: ParityReport) -> Model:
+    height, width = entry.size
+    accuracy, result = parity.candidates.get(entry.name, (parity.reference, None))
+    return Model(
+        name=entry.name,
+        role=entry.role,
+        precision=entry.contract.provenance.precision,
+        backend=device[0],
+        device=device[1],
+        height=height,
+        width=width,
+        sha256=sha256_of_file(entry.path),
+        file_bytes=entry.path.stat().st_size,
+        protocol=protocol_words(contract.input),
+        threshold=contract.output.score_threshold,
+        accuracy=accuracy,
+        parity=result,
+        latency=latency,
+        engines=[] if entry.role == "reference" else engine_facts(entry.path),
+        contract=entry.contract.model_dump(mode="json"),
+    )

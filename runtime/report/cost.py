@@ -1,0 +1,125 @@
+"""The page's second half: what each precision costs in time, memory and traffic."""
+
+from __future__ import annotations
+
+from irforge.runtime.report import charts
+from irforge.runtime.report.markup import Cell, Markup, Row, colour, element, heading, joined, named, table
+from irforge.runtime.report.schema import EngineFacts, Latency, Model, Report
+from irforge.runtime.report.wording import (
+    NOT_MEASURED,
+    count,
+    milliseconds,
+    percent,
+    plural,
+    quantity,
+    size_text,
+)
+
+CLOCKS = (
+    ("frame", "Frame to detections", "prepare, infer and decode: what a pipeline waits for"),
+    ("host", "Host to host", "the bare session: tensor in, tensor out"),
+    ("gpu", "GPU only", "the device's own clock"),
+)
+STAGES = ("prepare", "infer", "decode")
+
+
+def latency(report: Report) -> Markup:
+    timed = [(m, m.latency) for m in report.models if m.latency]
+    if not timed:
+        return element("p", "Not measured.")
+    first = timed[0][1]
+    intro = (
+        f"One frame at a time, {plural(first.threads, 'thread')}. The models take turns: "
+        f"{plural(first.rounds, 'round')} of {plural(first.frames_per_round, 'frame')} after "
+        f"{plural(first.warm_up, 'frame')} of warm-up each, so that a disturbance strikes all alike. "
+        "Every call counts, none is clipped."
+    )
+    legend = (
+        "Figures: p50 · p90 · p99 · max, then jitter (p99 − p50). "
+        "Bars: solid to p50, notch at p90, pale to p99, a line to the slowest call."
+    )
+    parts = [element("p", intro), element("p", legend, "note")]
+    for size in report.sizes:
+        here = [(m, m.latency) for m in report.at_size(size) if m.latency]
+        parts += [_clock(here, clock, f"{size_text(*size)}, {title}", meaning) for clock, title, meaning in CLOCKS]
+    notes = sorted({times.gpu_note for _, times in timed if times.gpu_note})
+    parts += [element("p", f"No GPU clock: {note}.", "note") for note in notes]
+    return joined([*parts, _stages(report)])
+
+
+def _clock(models: list[tuple[Model, Latency]], clock: str, title: str, meaning: str) -> Markup:
+    rows = [(model, getattr(times, clock)) for model, times in models if getattr(times, clock) is not None]
+    if not rows:
+        return Markup("")
+    longest = max(times.max for _, times in rows)
+    bars = []
+    for model, times in rows:
+        p50, *rest = (milliseconds(v) for v in (times.p50, times.p90, times.p99, times.max))
+        figures = f"<b>{p50}</b> · {' · '.join(rest)} ms, {milliseconds(times.jitter)}"
+        bars.append(_bar(model, charts.latency_bar(times, longest, colour(model)), figures))
+    return joined([heading(title, meaning), _bars(bars)])
+
+
+def _stages(report: Report) -> Markup:
+    keys = "".join(f'<span><span class="key {stage}"></span>{stage}</span>' for stage in STAGES)
+    parts = [
+        heading("Where the time goes", "mean times, because only means add up"),
+        Markup(f'<div class="legend">{keys}</div>'),
+    ]
+    for size in report.sizes:
+        here = [(m, m.latency) for m in report.at_size(size) if m.latency]
+        longest = max((sum(_means(times)) for _, times in here), default=0)
+        bars = []
+        for model, times in here:
+            prepare, infer, decode = (milliseconds(v) for v in _means(times))
+            figures = f"{prepare} + <b>{infer}</b> + {decode} ms"
+            bars.append(_bar(model, charts.stage_bar(times, longest), figures))
+        if bars:
+            parts += [heading(size_text(*size)), _bars(bars)]
+    return joined(parts)
+
+
+def _means(times: Latency) -> tuple[float, float, float]:
+    return times.prepare.mean, times.host.mean, times.decode.mean
+
+
+def _bar(model: Model, svg: str, figures: str) -> str:
+    return f'<span class="name">{named(model)}</span>{svg}<span class="figures">{figures}</span>'
+
+
+def _bars(bars: list[str]) -> Markup:
+    return Markup(f'<div class="card"><div class="bars">{"".join(bars)}</div></div>')
+
+
+def engines(report: Report) -> Markup:
+    """What the compiled plans say, for each group of GPUs that share one."""
+    headers = ["", "Kernels", "MACs in int8", "MACs in FP16", "Moved / frame", "Peak memory", "Weights", "Engine"]
+    parts = []
+    for model in report.models:
+        if not model.engines:
+            continue
+        title = joined([named(model), size_text(model.height, model.width)], " ")
+        parts += [heading(title, model.name), table(headers, map(_engine_row, model.engines))]
+        notes = dict.fromkeys(plan.note for plan in model.engines if plan.note)
+        parts += [element("p", f"{model.name}: {note}", "note") for note in notes]
+    if not parts:
+        return element("p", "No engine built from these files lies beside them: 'irforge build' compiles one.")
+    note = (
+        "Shares are of the convolutions' multiply-accumulates that both read and write the type. Bytes moved count "
+        "every tensor that a kernel names as if it came from memory; peak memory is what one execution holds."
+    )
+    return joined([*parts, element("p", note, "note")])
+
+
+def _engine_row(plan: EngineFacts) -> Row:
+    weights = ", ".join(f"{quantity(n)} {kind}" for kind, n in sorted(plan.weight_bytes.items()))
+    return [
+        f"SM {', '.join(plan.targets)}",
+        count(plan.kernels),
+        percent(plan.int8_share, 1),
+        percent(plan.fp16_share, 1),
+        quantity(plan.bytes_moved),
+        quantity(plan.peak_bytes),
+        Cell(weights or NOT_MEASURED, style="text"),
+        Cell(quantity(plan.file_bytes), plan.file),
+    ]

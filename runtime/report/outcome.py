@@ -1,0 +1,211 @@
+"""The page's first half: what each precision did to the answers."""
+
+from __future__ import annotations
+
+from irforge.runtime.report.markup import (
+    Cell,
+    Markup,
+    Row,
+    check_chip,
+    element,
+    heading,
+    joined,
+    named,
+    picture,
+    table,
+    text,
+    verdict,
+)
+from irforge.runtime.report.schema import SIZE_CLASSES, Accuracy, Model, Parity, Report, TargetChange
+from irforge.runtime.report.wording import (
+    NOT_MEASURED,
+    chosen_engine,
+    count,
+    milliseconds,
+    percent,
+    plural,
+    precision_name,
+    quantity,
+    ratio,
+    scientific,
+    signed,
+    size_text,
+)
+
+_FALSE_PIXELS = "False px per 100"
+
+
+def summary(report: Report) -> Markup:
+    """One row a model: what it costs and what it gains."""
+    headers = ["", "IoU", "Pd", _FALSE_PIXELS, "Parity", "p50 ms", "p99 ms", "Against FP32", "Kernels", "Moved",
+               "Peak", "File"]  # fmt: skip
+    parts = []
+    for index, size in enumerate(report.sizes):
+        models = report.at_size(size)
+        base = next((m for m in models if m.role == "candidate" and m.precision == "fp32"), None)
+        aside = "headline size, a thermal camera's" if index == 0 and len(report.sizes) > 1 else ""
+        parts += [
+            heading(size_text(*size), aside),
+            table(headers, (_summary_row(m, base, report.references) for m in models)),
+        ]
+    targets = dict.fromkeys(", ".join(plan.targets) for m in report.models if (plan := chosen_engine(m)))
+    note = f"p50 and p99: one frame in, detections out, on {report.environment.cpu}. Accuracy over {_frames(report)}."
+    if targets:
+        note += (
+            f" Kernels, bytes moved and peak activation memory are a frame's, read from the plan compiled for SM"
+            f" {' or '.join(targets)}; nothing was timed there."
+        )
+    return joined([*parts, element("p", note, "note")])
+
+
+def _frames(report: Report) -> str:
+    data = report.data
+    whole = f"all {count(data.frames)}" if data.frames == data.frames_in_split else count(data.frames)
+    of = "" if data.frames == data.frames_in_split else f" of {count(data.frames_in_split)}"
+    return f"{whole}{of} frames of {data.name}, split {data.split}"
+
+
+def _summary_row(model: Model, base: Model | None, references: set[str]) -> Row:
+    accuracy, latency, plan = model.accuracy, model.latency, chosen_engine(model)
+    against = NOT_MEASURED
+    if latency and base and base.latency and base is not model:
+        against = ratio(latency.frame.p50, base.latency.frame.p50)
+    passed = model.parity.passed if model.parity else None
+    return [
+        named(model),
+        percent(accuracy.iou if accuracy else None, 1),
+        percent(accuracy.pd if accuracy else None, 1),
+        f"{accuracy.false_pixels_per_100_frames:.1f}" if accuracy else NOT_MEASURED,
+        "reference" if model.name in references else verdict(passed),
+        milliseconds(latency.frame.p50) if latency else NOT_MEASURED,
+        milliseconds(latency.frame.p99) if latency else NOT_MEASURED,
+        against,
+        count(plan.kernels if plan else None),
+        quantity(plan.bytes_moved if plan else None),
+        quantity(plan.peak_bytes if plan else None),
+        quantity(model.file_bytes),
+    ]
+
+
+def accuracy(report: Report) -> Markup:
+    headers = ["", "IoU", "nIoU", "Pd", "Found", "Fa, 10⁻⁶", _FALSE_PIXELS, "Threshold", "Frames"]
+    parts = [element("p", f"Every model saw the same frames, {_frames(report)}, at its own size.")]
+    for size in report.sizes:
+        models = [m for m in report.at_size(size) if m.accuracy]
+        if models:
+            rows = [_accuracy_row(m) for m in models]
+            parts += [heading(size_text(*size), models[0].protocol), table(headers, rows)]
+    return joined(parts)
+
+
+def _interval(result: Accuracy) -> str:
+    if result.pd_interval is None:
+        return ""
+    low, high = result.pd_interval
+    return f"{100 * low:.1f} to {100 * high:.1f}"
+
+
+def _accuracy_row(model: Model) -> Row:
+    result = model.accuracy
+    assert result is not None
+    return [
+        named(model),
+        percent(result.iou),
+        percent(result.niou),
+        Cell(percent(result.pd), _interval(result)),
+        f"{count(result.found)} of {count(result.targets)}",
+        f"{result.fa * 1e6:.2f}",
+        f"{result.false_pixels_per_100_frames:.1f}",
+        f"{model.threshold:g}",
+        count(result.frames),
+    ]
+
+
+def parity(report: Report) -> Markup:
+    """Each candidate against the reference: the outputs, the metrics, and the limits they were held to."""
+    headers = ["", "Output", "Max |Δ|", "Mean |Δ|", "Pixels flipped", "IoU", "nIoU", "Pd", _FALSE_PIXELS]
+    parts = []
+    for size in report.sizes:
+        compared = [(m, m.parity) for m in report.at_size(size) if m.parity]
+        if not compared:
+            continue
+        aside = f"against {compared[0][1].reference}, {plural(compared[0][1].frames, 'frame')}"
+        rows = [row for model, result in compared for row in _output_rows(model, result)]
+        parts += [heading(size_text(*size), aside), table(headers, rows)]
+        parts += [_limits(m, result) for m, result in compared if result.checks]
+    if not parts:
+        return element("p", "Nothing was compared: there was no reference, or no truth.")
+    return joined([*parts, element("p", "IoU, nIoU and Pd: difference in points, candidate minus reference.", "note")])
+
+
+def _limits(model: Model, result: Parity) -> Markup:
+    chips = joined(check_chip(check) for check in result.checks)
+    return Markup(f'<div class="limits"><span>{named(model)}</span><div class="chips">{chips}</div></div>')
+
+
+def _output_rows(model: Model, result: Parity) -> list[Row]:
+    return [
+        [
+            named(model),
+            Markup(f"<code>{text(output.name)}</code>"),
+            Cell("not finite", style="bad") if output.not_finite else scientific(output.max_abs),
+            scientific(output.mean_abs),
+            Cell(count(output.flipped_pixels), f"{output.flipped_share * 1e6:.2f} in 10⁶"),
+            signed(result.iou_points),
+            signed(result.niou_points),
+            signed(result.pd_points),
+            signed(result.false_pixels_per_100_frames, 1),
+        ]
+        for output in result.outputs
+    ]
+
+
+def targets(report: Report) -> Markup:
+    """Targets lost and gained, by size and one by one."""
+    headers = ["", *SIZE_CLASSES]
+    parts = []
+    for size in report.sizes:
+        compared = [(m, m.parity) for m in report.at_size(size) if m.parity and m.parity.by_size]
+        if not compared:
+            continue
+        there = ", ".join(f"{count(s.targets)} of {s.size_class}" for s in compared[0][1].by_size)
+        rows: list[Row] = [[named(m), *(f"{s.lost} lost, {s.gained} gained" for s in r.by_size)] for m, r in compared]
+        parts += [heading(size_text(*size), f"in the data: {there}"), table(headers, rows)]
+    if not parts:
+        return Markup("")
+    changes = [(m, c) for m in report.models if m.parity for c in m.parity.changes]
+    pictures = [(m, c) for m, c in changes if c.crop]
+    others = [(m, c) for m, c in changes if not c.crop]
+    if not changes:
+        parts.append(element("p", "No target was lost or gained by any candidate.", "note"))
+    if pictures:
+        parts.append(
+            element("p", "The frame as the graph saw it, the truth, and both answers around each change.", "note")
+        )
+        parts.append(Markup(f'<div class="crops">{joined(_figure(m, c) for m, c in pictures)}</div>'))
+    if others:
+        lines = "\n".join(f"{_whose(m)}: {c.kind}, {_where(c)}" for m, c in others)
+        title = f"{plural(len(others), 'change')} without a picture"
+        parts.append(Markup(f"<details><summary>{title}</summary>{element('pre', lines)}</details>"))
+    return joined(parts)
+
+
+def _figure(model: Model, change: TargetChange) -> Markup:
+    crop = change.crop
+    assert crop is not None
+    pictures = [(crop.frame, "frame"), (crop.truth, "truth"), (crop.reference, "reference"),
+                (crop.candidate, precision_name(model))]  # fmt: skip
+    row = joined(picture(png, label) for png, label in pictures)
+    caption = f"{element('b', change.kind.capitalize())} by {text(_whose(model))}: {text(_where(change))}"
+    return Markup(f'<figure><div class="row">{row}</div><figcaption>{caption}</figcaption></figure>')
+
+
+def _whose(model: Model) -> str:
+    return f"{precision_name(model)} at {size_text(model.height, model.width)}"
+
+
+def _where(change: TargetChange) -> str:
+    return (
+        f"frame {change.frame}, row {change.row:.1f}, column {change.column:.1f}, {change.area} px, "
+        f"peak {change.reference_peak:.2f} → {change.candidate_peak:.2f}"
+    )

@@ -1,0 +1,333 @@
+"""The report's schema: every figure that `irforge bench` measured, with what is needed to measure it again.
+
+Milliseconds, bytes, pixels and points (hundredths of a rate) are named in the field; sizes are height x width. Anything
+that could not be measured is null, with a note that says why. `schema.json` beside this file is its JSON Schema.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from irforge.errors import ArtifactError
+from irforge.files import write_text
+
+SCHEMA_VERSION = "1.0"
+
+SizeClass = Literal["up to 9 px", "10 to 25 px", "over 25 px"]
+Base64 = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]*=*$")]
+SIZE_CLASSES: tuple[SizeClass, ...] = ("up to 9 px", "10 to 25 px", "over 25 px")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Distribution(_Part):
+    """Times of `n` calls in milliseconds, none left out. Percentiles are measured values (nearest rank from above);
+    `jitter` is p99 - p50."""
+
+    n: int = Field(gt=0)
+    min: float = Field(ge=0)
+    mean: float
+    p50: float
+    p90: float
+    p99: float
+    max: float
+    jitter: float = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Distribution:
+        if not self.min <= self.p50 <= self.p90 <= self.p99 <= self.max:
+            raise ValueError("a distribution needs min <= p50 <= p90 <= p99 <= max")
+        if not self.min <= self.mean <= self.max:
+            raise ValueError("a mean lies between min and max")
+        if abs(self.jitter - (self.p99 - self.p50)) > 1e-6 + 1e-9 * self.p99:
+            raise ValueError("jitter is p99 - p50")
+        return self
+
+
+class Latency(_Part):
+    """The three clocks and the host's own stages around the session, whose stage is `host`.
+
+    `gpu` is null where no device tells its time, and `gpu_note` says why.
+    """
+
+    gpu: Distribution | None
+    gpu_note: str = ""
+    host: Distribution
+    frame: Distribution
+    prepare: Distribution
+    decode: Distribution
+    threads: int = Field(gt=0)
+    rounds: int = Field(gt=0)
+    frames_per_round: int = Field(gt=0)
+    warm_up: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _complete(self) -> Latency:
+        calls = self.rounds * self.frames_per_round
+        parts = [self.host, self.frame, self.prepare, self.decode] + ([self.gpu] if self.gpu else [])
+        if any(part.n != calls for part in parts):
+            raise ValueError(f"every clock needs all {calls} calls: nothing is clipped")
+        if self.gpu is None and not self.gpu_note:
+            raise ValueError("a missing GPU clock needs its reason")
+        return self
+
+
+class Accuracy(_Part):
+    """Pooled over all frames, at the model's own resolution. Rates are 0..1; `fa` is false pixels over all pixels.
+
+    `iou` and `niou` are null where no frame holds a target or a detection, `pd` where there is no target;
+    `pd_interval` is its 95 % Wilson interval.
+    """
+
+    frames: int = Field(gt=0)
+    targets: int = Field(ge=0)
+    found: int = Field(ge=0)
+    iou: float | None = Field(ge=0, le=1)
+    niou: float | None = Field(ge=0, le=1)
+    pd: float | None = Field(ge=0, le=1)
+    pd_interval: tuple[float, float] | None
+    fa: float = Field(ge=0, le=1)
+    false_pixels_per_100_frames: float = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _counted(self) -> Accuracy:
+        if self.found > self.targets:
+            raise ValueError("more targets found than there are")
+        return self
+
+
+class OutputDifference(_Part):
+    """One output against the reference's. `flipped_share` is the share of pixels on the other side of the threshold.
+
+    Differences are null where values were met that are not finite.
+    """
+
+    name: str
+    max_abs: float | None
+    mean_abs: float | None
+    flipped_pixels: int = Field(ge=0)
+    flipped_share: float = Field(ge=0, le=1)
+    not_finite: int = Field(ge=0)
+
+
+class Crop(_Part):
+    """PNG pictures (base64) of one neighbourhood: the frame as the graph saw it (stretched to its own darkest and
+    brightest level), truth, and the probability of reference and candidate."""
+
+    frame: Base64
+    truth: Base64
+    reference: Base64
+    candidate: Base64
+
+
+class TargetChange(_Part):
+    """A target that only one of reference and candidate found. `row`, `column`: its centre, pixels of the model's own
+    resolution, pixel centres at integers. `reference_peak`, `candidate_peak`: highest probability on its pixels."""
+
+    kind: Literal["lost", "gained"]
+    frame: str
+    row: float
+    column: float
+    area: int = Field(gt=0)
+    size_class: SizeClass
+    reference_peak: float
+    candidate_peak: float
+    crop: Crop | None = None
+
+
+class SizeCount(_Part):
+    """Targets of one size class in the data, and how many of them changed."""
+
+    size_class: SizeClass
+    targets: int = Field(ge=0)
+    lost: int = Field(ge=0)
+    gained: int = Field(ge=0)
+
+
+class Check(_Part):
+    """One limit and whether it held; `value` null means that it could not be measured, which fails."""
+
+    name: str
+    value: float | None
+    limit: float
+    unit: str
+    passed: bool
+
+
+class Parity(_Part):
+    """A candidate against the reference on the same frames. Differences are candidate minus reference, in points."""
+
+    reference: str
+    frames: int = Field(gt=0)
+    targets: int = Field(ge=0)
+    outputs: list[OutputDifference]
+    iou_points: float | None
+    niou_points: float | None
+    pd_points: float | None
+    false_pixels_per_100_frames: float | None
+    by_size: list[SizeCount]
+    changes: list[TargetChange]
+    checks: list[Check]
+
+    @property
+    def passed(self) -> bool:
+        return all(check.passed for check in self.checks)
+
+
+class EngineFacts(_Part):
+    """What a compiled plan says of itself for the GPUs that share one program. Shares (0..1) are of the convolution
+    MACs that read and write a type; a null was not in the plan, and `note` says why."""
+
+    file: str
+    file_bytes: int = Field(ge=0)
+    runtime: str
+    targets: list[str] = Field(min_length=1)
+    kernels: int | None = None
+    int8_share: float | None = None
+    fp16_share: float | None = None
+    bytes_moved: int | None = None
+    peak_bytes: int | None = None
+    weight_bytes: dict[str, int] = {}
+    note: str = ""
+
+
+class Model(_Part):
+    """One file, or the reference, at one size."""
+
+    name: str
+    role: Literal["reference", "candidate"]
+    precision: Literal["fp32", "fp16", "int8"]
+    backend: str
+    device: str
+    height: int = Field(gt=0)
+    width: int = Field(gt=0)
+    sha256: str
+    file_bytes: int = Field(gt=0)
+    protocol: str
+    threshold: float
+    accuracy: Accuracy | None
+    parity: Parity | None
+    latency: Latency | None
+    engines: list[EngineFacts] = []
+    contract: dict[str, Any]
+
+
+class Data(_Part):
+    """The frames that accuracy and parity were measured on."""
+
+    name: str
+    split: str
+    frames: int = Field(gt=0)
+    frames_in_split: int = Field(gt=0)
+    targets: int | None
+    licence: str = ""
+
+
+class Environment(_Part):
+    """The machine, at the start of the measurement."""
+
+    date: str
+    system: str
+    cpu: str
+    cores: int = Field(gt=0)
+    memory_bytes: int | None
+    gpu: str
+    load_average: tuple[float, float, float] | None
+    threads: int = Field(gt=0)
+    python: str
+    packages: dict[str, str]
+
+
+class Finding(_Part):
+    """One sentence that a reader should not miss."""
+
+    level: Literal["bad", "caution", "good", "note"]
+    text: str
+
+
+class Report(_Part):
+    """See the module's first lines. `findings` come worst first."""
+
+    schema_version: str = SCHEMA_VERSION
+    irforge_version: str
+    command: str
+    detector: str
+    data: Data
+    environment: Environment
+    models: list[Model] = Field(min_length=1)
+    findings: list[Finding]
+    seconds: float = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _references_exist(self) -> Report:
+        names = {model.name for model in self.models}
+        for model in self.models:
+            if model.parity and model.parity.reference not in names:
+                raise ValueError(f"'{model.name}' is compared with '{model.parity.reference}', which is not here")
+        return self
+
+    @property
+    def references(self) -> set[str]:
+        """Names of the models that others were compared with."""
+        return {m.parity.reference for m in self.models if m.parity}
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """The (height, width) of the models, largest first: the headline leads."""
+        return sorted({(m.height, m.width) for m in self.models}, key=lambda s: -s[0] * s[1])
+
+    def at_size(self, size: tuple[int, int]) -> list[Model]:
+        """The models of one size: the reference, then the candidates as they were given."""
+        return [m for m in self.models if (m.height, m.width) == size]
+
+
+def json_schema() -> str:
+    """The text of `schema.json`."""
+    return json.dumps(Report.model_json_schema(), indent=2) + "\n"
+
+
+def write_report(report: Report, path: str | os.PathLike[str]) -> None:
+    """Write a report, validated once more as a reader will see it."""
+    text = report.model_dump_json(indent=1) + "\n"
+    parse_report(text, str(path))
+    write_text(path, text)
+
+
+def read_report(path: str | os.PathLike[str]) -> Report:
+    """Read a report.
+
+    Raises:
+        ArtifactError: not there, not a report, of an unknown major version, or one whose figures contradict each other.
+    """
+    try:
+        text = Path(path).read_text()
+    except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError):
+        raise ArtifactError(f"'{path}' is not a report", "Make one with 'irforge bench ... -o report.json'") from None
+    return parse_report(text, str(path))
+
+
+def parse_report(text: str, where: str) -> Report:
+    """`read_report` for text; `where` names its origin in messages."""
+    try:
+        raw = json.loads(text)
+        major = str(raw["schema_version"]).split(".")[0]
+    except (ValueError, KeyError, TypeError):
+        raise ArtifactError(f"'{where}' is not a report", "Make one with 'irforge bench ... -o report.json'") from None
+    if major != SCHEMA_VERSION.split(".")[0]:
+        raise ArtifactError(
+            f"the report '{where}' has schema {raw['schema_version']}, this irforge reads {SCHEMA_VERSION}",
+            "Install the irforge that wrote it, or run 'irforge bench' again",
+        )
+    try:
+        return Report.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "top level"
+        raise ArtifactError(f"the report '{where}' is invalid at '{field}': {first['msg']}") from None
