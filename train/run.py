@@ -17,7 +17,7 @@ from irforge.contract import Contract, InputSpec, Metric, Normalization, Provena
 from irforge.datasets import Dataset, open_dataset
 from irforge.errors import UsageError
 from irforge.train.checkpoint import save_checkpoint
-from irforge.train.data.frames import Planes, load_planes, split_validation
+from irforge.train.data.frames import load_planes, split_validation
 from irforge.train.detectors.registry import find_detector
 from irforge.train.module import MaskData, MaskModule
 from irforge.train.recipe import Recipe, Source
@@ -86,7 +86,7 @@ def run_training(
             irforge_version=irforge.__version__,
         ),
     )
-    keeper = Keeper(out, base, sum(len(part) for part in held))
+    keeper = Keeper(out, base)
     trainer = pl.Trainer(
         max_epochs=recipe.epochs,
         precision=recipe.precision,
@@ -135,10 +135,9 @@ def open_sources(sources: Sequence[Source], share: float, data_root: str | None)
 class Keeper(Callback):
     """After each epoch: one line in the log, the best weights so far, the curve, and the state to resume from."""
 
-    def __init__(self, out: Path, contract: Contract, held: int) -> None:
+    def __init__(self, out: Path, contract: Contract) -> None:
         self.out = out
         self.contract = contract
-        self.held = held
         self.rows: list[dict[str, Any]] = []
         self.best = -1.0
 
@@ -165,18 +164,17 @@ class Keeper(Callback):
             trainer.save_checkpoint(temporary)
 
     def _contract(self, module: MaskModule, metrics: dict[str, float], epochs: int) -> Contract:
-        frames = {note.name: note.frames for note in self.contract.provenance.validated_on}
         size = module.recipe.input
-        protocol = f"validation, squash {size.height}x{size.width}, p > 0.5"
+        protocol = f"squash {size.height}x{size.width}, p > 0.5"
         measured = [
             Metric(
                 name="IoU",
-                value=metrics[f"iou/{name}"],
-                data=name,
-                frames=frames.get(name, self.held),
+                value=metrics[f"iou/{note.name}"],
+                data=f"{note.name}:{note.split}",
+                frames=note.frames,
                 protocol=protocol,
             )
-            for name in module.sources
+            for note in self.contract.provenance.validated_on
         ]
         return self.contract.with_provenance(epochs=epochs, metrics=measured)
 

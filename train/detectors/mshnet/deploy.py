@@ -24,6 +24,9 @@ class MaskDeployable(Deployable):
     A network of three channels gets the gray frame three times, each channel normalised by its own mean and std.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, network: MSHNet, mean: tuple[float, ...], std: tuple[float, ...], gain: str = "none") -> None:
         super().__init__()
         if gain not in ("none", "min-max"):
@@ -65,7 +68,7 @@ class Mshnet:
         def loss(network: nn.Module, frames: Tensor, target: Tensor, epoch: int) -> Tensor:
             warm = epoch < warm_epochs
             heads, final = network(frames, not warm)
-            return losses.deep_supervision(heads, final, target, partial(terms, warm=warm), head_weight)
+            return losses.deep_supervision(heads, final, target, lambda z, y: terms(z, y, warm=warm), head_weight)
 
         return loss
 
@@ -76,6 +79,8 @@ class Mshnet:
 
     def deployable(self, network: nn.Module, spec: InputSpec) -> Deployable:
         assert isinstance(network, MSHNet)
+        mean: tuple[float, ...]
+        std: tuple[float, ...]
         if network.conv_init.in_channels == 1:
             mean, std = (spec.normalization.mean,), (spec.normalization.std,)
         else:

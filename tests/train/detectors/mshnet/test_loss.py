@@ -66,9 +66,11 @@ def test_location_term_has_its_golden_values(case: str, expected: float) -> None
 
 @pytest.mark.parametrize(
     ("true", "predicted", "weight"),
-    [(100, 0, 0.9615), (100, 60, 0.92), (100, 75, 0.9024), (100, 90, 0.92), (100, 100, 1), (100, 110, 0.9259)]
-    + [(100, 200, 0.963), (100, 1000, 0.9956), (9, 0, 0.6923), (9, 4.5, 0.68), (9, 9, 1), (9, 18, 0.7647)]
-    + [(9, 90, 0.9532), (4, 0, 0.5), (4, 2, 0.6), (4, 8, 0.6667)],
+    [
+        *((100, 0, 0.9615), (100, 60, 0.92), (100, 75, 0.9024), (100, 90, 0.92), (100, 100, 1), (100, 110, 0.9259)),
+        *((100, 200, 0.963), (100, 1000, 0.9956), (9, 0, 0.6923), (9, 4.5, 0.68), (9, 9, 1), (9, 18, 0.7647)),
+        *((9, 90, 0.9532), (4, 0, 0.5), (4, 2, 0.6), (4, 8, 0.6667)),
+    ],
 )
 def test_scale_weight_has_its_golden_values(true: float, predicted: float, weight: float) -> None:
     assert float(scale_weight(torch.tensor(predicted), torch.tensor(true))) == pytest.approx(weight, abs=5e-5)
