@@ -15,7 +15,8 @@ from irforge.contract import Contract
 from irforge.detections import Detections, decode
 from irforge.errors import ArtifactError
 from irforge.frames import Frame, prepare, prepare_batch
-from irforge.runtime.backends import open_session
+from irforge.runtime.backends import choose_backend, open_session
+from irforge.runtime.sidecar import read_sidecar
 from irforge.session import Array, Session, StageTimes
 
 
@@ -42,10 +43,12 @@ def load(
         ArtifactError: the file is damaged, has no contract, or its graph does not fit its contract.
         UsageError, EnvironmentFault: see `irforge.runtime.backends.open_session`.
     """
+    choose_backend(path, backend)
+    name = Path(path).name
+    contract = read_sidecar(path).contract if name.endswith(".engine") else read_contract(path)
     session = open_session(path, backend, threads=threads, trust_engine=trust_engine)
     try:
-        contract: Contract = getattr(session, "contract", None) or read_contract(path)
-        return SessionDetector(session, contract, Path(path).name, threshold, with_mask)
+        return SessionDetector(session, contract, name, threshold, with_mask)
     except BaseException:
         session.close()
         raise

@@ -1,7 +1,10 @@
-"""Fixtures that many tests share: a tiny deployable that finds bright spots, and frames with spots to find."""
+"""Shared fixtures: a tiny deployable that finds bright spots, frames with spots to find, untrained MSHNet weights."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from filelock import FileLock
 
 from irforge.artifact import embed_contract, save_model
 from irforge.contract import Contract, InputSpec, Normalization, OutputSpec, Provenance, Squash, TensorSpec
@@ -69,3 +73,43 @@ def spot_frame() -> Callable[..., np.ndarray]:
         return frame
 
     return make
+
+
+@pytest.fixture(scope="session")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MSHNet with random weights as a checkpoint for frames of 64 x 64; made once for all workers of a test run."""
+    return _made_once(tmp_path_factory, "untrained.safetensors", _write_untrained)
+
+
+@pytest.fixture(scope="session")
+def untrained_onnx(tmp_path_factory: pytest.TempPathFactory, untrained: Path) -> Path:
+    """The same as `irforge export` writes it."""
+
+    def export(path: Path) -> None:
+        command = [sys.executable, "-m", "irforge.cli", "export", str(untrained), "-o", str(path)]
+        subprocess.run(command, check=True, capture_output=True)
+
+    return _made_once(tmp_path_factory, "untrained.onnx", export)
+
+
+def _write_untrained(path: Path) -> None:
+    import torch
+
+    from irforge.train.checkpoint import save_checkpoint
+    from irforge.train.detectors.mshnet.deploy import MSHNET
+
+    torch.manual_seed(0)
+    spec = InputSpec(height=64, width=64, fit=Squash(), normalization=Normalization(mean=100, std=35))
+    contract = Contract(input=spec, output=MSHNET.output(0.5), provenance=Provenance(detector="mshnet"))
+    save_checkpoint(path, MSHNET.build(), contract)
+
+
+def _made_once(factory: pytest.TempPathFactory, name: str, write: Callable[[Path], None]) -> Path:
+    # Workers of pytest-xdist have sibling folders; what all need lies in their parent.
+    base = factory.getbasetemp()
+    folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    path = folder / name
+    with FileLock(f"{path}.lock"):
+        if not path.exists():
+            write(path)
+    return path
