@@ -19,7 +19,7 @@ from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, ValueInfoPr
 from irforge.artifact import subgraphs
 from irforge.errors import ArtifactError
 
-Array = npt.NDArray[np.generic]
+Array = npt.NDArray[Any]
 Shape = tuple[int | str | None, ...]
 
 STANDARD_DOMAINS = ("", "ai.onnx")
