@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from irforge.runtime.program import (
+    TYPE_BYTES,
     Operation,
     Program,
     Tensor,
@@ -26,7 +27,6 @@ from irforge.runtime.proof import ConvolutionGroup, PrecisionProof
 
 KNOWN_VERSION = "1.7.1"
 _TYPES = {"float": "fp32", "half": "fp16", "bfloat16": "bf16", "bf16": "bf16", "int8": "int8", "uint8": "uint8"}
-_BYTES = {"double": 8, "int64": 8, "float": 4, "int32": 4, "half": 2, "bfloat16": 2, "bf16": 2, "bool": 1}
 _NO_LAUNCH = {"signal", "wait", "shape_call", "assert"}
 _CONVOLUTIONS = {"corrltn", "deconvolution"}
 
@@ -184,10 +184,11 @@ def _steps(program: Program, operation: Operation, fused: list[Program]) -> list
     """The operation itself, or the steps of the fused kernel that it launches, found by their ONNX nodes."""
     if not operation.kind.startswith("runtime_"):
         return [(program, operation)]
-    inside = next(
-        (f for f in fused if {name for step in f.body for name in step.layers} <= set(operation.layers)), None
-    )
-    return [(inside, step) for step in inside.body] if inside else []
+    for inside in fused:
+        names = {name for step in inside.body for name in step.layers}
+        if names and names <= set(operation.layers):
+            return [(inside, step) for step in inside.body]
+    raise UnknownProgramError(f"the fused kernel '{operation.name}' has no program")
 
 
 def _macs(step: Operation, weights: Tensor, read: Tensor, written: Tensor, sizes: dict[str, int]) -> int | None:
@@ -224,7 +225,7 @@ def _dims(tensor: Tensor, sizes: dict[str, int]) -> tuple[int, ...] | None:
 
 def _size(tensor: Tensor, sizes: dict[str, int]) -> int | None:
     dims = _dims(tensor, sizes)
-    return None if dims is None else math.prod(dims) * _BYTES.get(tensor.type, 1)
+    return None if dims is None else math.prod(dims) * TYPE_BYTES[tensor.type]
 
 
 def _type(tensor: Tensor) -> str:

@@ -20,6 +20,8 @@ _LITERAL = re.compile(r"__s\^(-?\d+)i\d+$")
 _LAYER = re.compile(r"\[ONNX Layer: (.*?)\]\s*(?=\[ONNX Layer: |$)", re.DOTALL)
 
 Size = int | str
+TYPE_BYTES = {"double": 8, "int64": 8, "float": 4, "int32": 4, "half": 2, "bfloat16": 2, "bf16": 2}
+TYPE_BYTES |= dict.fromkeys(("int8", "uint8", "bool", "boolean", "fp8", "fp8_e4m3"), 1)
 
 
 class UnknownProgramError(Exception):
@@ -117,7 +119,7 @@ def parse_program(text: str) -> Program:
         tensors: dict[str, Tensor] = {}
         for record in descriptors.all("tensor") + descriptors.all("sub_tensor"):
             tensors[record.text("name")] = _tensor(record, tensors)
-        return Program(
+        program = Program(
             accelerators=tuple(header.one("accelerators").items),
             tf32=header.text("tf32") == "1",
             inputs=tuple(header.one("inputs").items),
@@ -126,6 +128,8 @@ def parse_program(text: str) -> Program:
             body=_operations(document.one("main")),
             shape_body=_operations(document.one("shape_main")),
         )
+        _check(program)
+        return program
     except (ValueError, KeyError, IndexError) as error:
         raise UnknownProgramError(f"{type(error).__name__} {error}") from None
 
@@ -219,6 +223,21 @@ def _parse(text: str) -> _Block:
     if position != len(tokens):
         raise UnknownProgramError("unbalanced braces")
     return document
+
+
+def _check(program: Program) -> None:
+    """What does not hang together must not turn into figures."""
+    if not program.accelerators or not program.body:
+        raise UnknownProgramError("no accelerators or no body")
+    for operation in program.body:
+        for name in (*operation.inputs, *operation.outputs):
+            if name not in program.tensors and not _LITERAL.match(name):
+                raise UnknownProgramError(f"'{operation.name}' names '{name}', which is described nowhere")
+    for name, tensor in program.tensors.items():
+        if tensor.region and tensor.region not in program.regions:
+            raise UnknownProgramError(f"'{name}' lies in '{tensor.region}', which is described nowhere")
+        if tensor.type not in TYPE_BYTES:
+            raise UnknownProgramError(f"'{name}' has the unknown type '{tensor.type}'")
 
 
 def _region(record: _Block) -> Region:
