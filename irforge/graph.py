@@ -124,7 +124,7 @@ class Graph:
         """Add an initializer; returns its name."""
         name = self.fresh(hint)
         self._arrays[name] = self.model.graph.initializer.add()
-        self._arrays[name].CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        self._arrays[name].CopyFrom(numpy_helper.from_array(np.asarray(array, order="C"), name))
         self._forget()
         return name
 
