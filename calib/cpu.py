@@ -1,0 +1,3 @@
+"""placeholder"""
+from typing import Any
+def insert_unsigned_qdq(*args: Any) -> None: ...

@@ -1,0 +1,157 @@
+"""Make an INT8 deployable: `python calib/quantize.py MODEL.onnx --ranges RANGES.json -o MODEL.int8.onnx`, the same as
+`irforge quantize`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from irforge.errors import UsageError, run_command
+
+if TYPE_CHECKING:
+    from irforge.calib.qdq import ChannelScales
+    from irforge.calib.tables import PassReport
+
+TARGETS = ("tensorrt", "cpu")
+
+
+def quantize_model(
+    model_path: Path,
+    output: Path,
+    ranges_path: Path,
+    *,
+    target: str = "tensorrt",
+    keep: Sequence[str] = (),
+    method: str | None = None,
+    channel_scales: ChannelScales = "factored",
+) -> PassReport:
+    """Quantise an FP32 deployable with explicit Q/DQ, and write it.
+
+    `tensorrt`: symmetric int8, scales in FP16, everything else in FP16 with FP32 islands. `cpu`: ONNX Runtime's own
+    unsigned form with the rest in FP32; TensorRT refuses it.
+
+    Args:
+        ranges_path: RANGES.json of this very model and contract.
+        keep: patterns of node, output or weight names whose convolutions are not quantised.
+        method: which of the recorded thresholds to take; None for the one chosen when they were collected.
+        channel_scales: how per-channel scales are written for TensorRT; see `irforge.calib.qdq.ChannelScales`.
+
+    Raises:
+        UsageError: no such target or method, or a pattern that nothing matches.
+        ArtifactError: no contract, or not an FP32 model.
+        CalibrationError: stale ranges, or nothing left to quantise.
+    """
+    from irforge.artifact import embed_contract, load_model, model_fingerprint, read_contract, save_model
+    from irforge.calib.cast import CastCount, cast_to_half
+    from irforge.calib.cpu import insert_unsigned_qdq
+    from irforge.calib.floats import raise_opset, require_float_model
+    from irforge.calib.histogram import check_method
+    from irforge.calib.islands import fp32_islands
+    from irforge.calib.placement import place
+    from irforge.calib.qdq import insert_qdq
+    from irforge.calib.ranges import check_fresh, load_ranges
+    from irforge.calib.tables import PassReport
+    from irforge.errors import CalibrationError
+    from irforge.graph import Graph
+
+    if target not in TARGETS:
+        raise UsageError(f"there is no target '{target}'", f"Targets: {', '.join(TARGETS)}")
+    model = load_model(model_path)
+    contract = read_contract(model)
+    require_float_model(model, contract, model_path)
+    ranges = load_ranges(ranges_path)
+    check_fresh(ranges, ranges_path, model, contract)
+    method = method or ranges.method
+    check_method(method)
+    fingerprint = model_fingerprint(model)
+    for_tensorrt = target == "tensorrt"
+    if for_tensorrt:
+        raise_opset(model, model_path)
+
+    graph = Graph(model)
+    graph.tidy()
+    islands = fp32_islands(model, contract, ranges.tensors) if for_tensorrt else {}
+    sizes = {contract.input.name: (1, contract.input.channels, *contract.input.size)}
+    placement = place(graph, ranges.tensors, method, keep=keep, floats=islands, sizes=sizes)
+    unmatched = set(keep) - {pattern for kept in placement.kept for pattern in keep if f"'{pattern}'" in kept.reason}
+    if unmatched:
+        raise UsageError(f"no convolution matches '{sorted(unmatched)[0]}'", "Patterns are node, output or weight names")
+    if not placement.convolutions:
+        reasons = ", ".join(sorted({kept.reason for kept in placement.kept})) or "it has no convolutions"
+        raise CalibrationError(f"nothing in '{model_path}' can be quantised: {reasons}")
+
+    order = [node.output[0] for node in graph.nodes]
+    count = CastCount(0, 0, 0)
+    if for_tensorrt:
+        insert_qdq(graph, placement.convolutions, placement.points, channel_scales)
+        count = cast_to_half(model, islands)
+    else:
+        insert_unsigned_qdq(graph, placement.convolutions, placement.points, ranges.tensors)
+    contract = contract.with_step(
+        "quantize",
+        model_sha256=fingerprint,
+        ranges_key=ranges.key,
+        target=target,
+        method=method,
+        channel_scales=channel_scales if for_tensorrt else None,
+        int8_macs=round(placement.share, 6),
+        kept=[kept.node for kept in placement.kept],
+        note=None if for_tensorrt else "for ONNX Runtime on CPUs only: TensorRT refuses unsigned, asymmetric Q/DQ",
+    ).with_provenance(precision="int8")
+    embed_contract(model, contract)
+    save_model(output, model)
+    return PassReport(
+        model=model_path,
+        output=output,
+        half=count.half,
+        float_nodes=count.kept,
+        casts=count.casts,
+        islands=[islands[name] for name in order if name in islands],
+        measured=True,
+        target=target,
+        method=method,
+        convolutions=len(placement.convolutions),
+        quantized=placement.share,
+        points=len(placement.points),
+        kept=placement.kept,
+    )
+
+
+def quantize(
+    model: Annotated[Path, typer.Argument(help="An FP32 deployable (.onnx).")],
+    ranges: Annotated[Path, typer.Option(help="RANGES.json of this model, from 'irforge calibrate'.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The .onnx file to write.")],
+    target: Annotated[str, typer.Option("--for", help="tensorrt, or cpu for ONNX Runtime's kernels.")] = "tensorrt",
+    keep_fp16: Annotated[
+        list[str] | None, typer.Option(help="Names of convolutions to leave in FP16, as 'encoder_0*'; repeatable.")
+    ] = None,
+    method: Annotated[str, typer.Option(help="minmax, percentile, entropy or mse; default: as collected.")] = "",
+    channel_scales: Annotated[
+        str, typer.Option(help="factored (fastest on TensorRT-RTX), or axis: DequantizeLinear by channel.")
+    ] = "factored",
+) -> None:
+    """Quantise a deployable to INT8 with explicit Q/DQ, the rest in FP16."""
+    from irforge.calib.tables import print_pass
+
+    if output.suffix != ".onnx":
+        raise UsageError(f"'{output}' does not end in .onnx")
+    if channel_scales not in ("factored", "axis"):
+        raise UsageError(f"there is no form '{channel_scales}' of channel scales", "Forms: factored, axis")
+    report = quantize_model(
+        model,
+        output,
+        ranges,
+        target=target,
+        keep=keep_fp16 or (),
+        method=method or None,
+        channel_scales="axis" if channel_scales == "axis" else "factored",
+    )
+    print_pass(report)
+
+
+if __name__ == "__main__":
+    run_command(quantize)

@@ -1,0 +1,129 @@
+"""RANGES.json: what each tensor of one model did on one set of frames, and the key that ties it to both."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import onnx
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from irforge.artifact import model_fingerprint
+from irforge.contract import Contract
+from irforge.errors import CalibrationError
+from irforge.files import sha256_of_json, write_json
+
+SCHEMA_VERSION = "1.0"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class TensorRange(_Part):
+    """One tensor over all frames. `min`, `max`, `absmax` are exact; `thresholds` holds one for each method.
+
+    `subnormal` is the share of non-zero values that FP16 holds only as subnormals or not at all (|x| < 2^-14);
+    `mean_abs` is the largest mean magnitude of a frame, so that `mean_abs` x size bounds any sum over it.
+    """
+
+    min: float
+    max: float
+    absmax: float = Field(ge=0)
+    mean_abs: float = Field(ge=0)
+    count: int = Field(ge=0)
+    zeros: float = Field(ge=0, le=1)
+    subnormal: float = Field(ge=0, le=1)
+    thresholds: dict[str, float]
+
+
+class FramesUsed(_Part):
+    """Where the frames came from and the SHA-256 of each one's raw levels, in order.
+
+    `asked` is the limit that was given, `available` what the source holds.
+    """
+
+    source: str
+    split: str
+    licence: str
+    asked: int | None
+    available: int
+    sha256: list[str] = Field(min_length=1)
+
+
+class Ranges(_Part):
+    """See the module's first line."""
+
+    schema_version: str = SCHEMA_VERSION
+    key: str
+    model: str
+    model_fingerprint: str
+    contract_input: dict[str, Any]
+    frames: FramesUsed
+    method: str
+    percentile: float
+    irforge_version: str = ""
+    tensors: dict[str, TensorRange]
+
+    @property
+    def command(self) -> str:
+        """The command that collects these ranges again."""
+        limit = f" --limit {self.frames.asked}" if self.frames.asked else ""
+        return f"irforge calibrate {self.model} {self.frames.source} -o RANGES.json{limit}"
+
+
+def ranges_key(fingerprint: str, contract_input: dict[str, Any], frame_hashes: list[str]) -> str:
+    """The content hash of everything that ranges depend on."""
+    return sha256_of_json({"model": fingerprint, "input": contract_input, "frames": frame_hashes})
+
+
+def save_ranges(path: str | os.PathLike[str], ranges: Ranges) -> None:
+    write_json(path, ranges.model_dump())
+
+
+def load_ranges(path: str | os.PathLike[str]) -> Ranges:
+    """Read RANGES.json.
+
+    Raises:
+        CalibrationError: missing, not ranges, of an unknown schema, or edited after it was written.
+    """
+    from pydantic_core import from_json
+
+    file = Path(path)
+    if not file.is_file():
+        raise CalibrationError(f"the range file '{path}' does not exist", "Collect ranges with 'irforge calibrate'")
+    try:
+        raw = from_json(file.read_bytes(), allow_inf_nan=False)
+        major = str(raw["schema_version"]).split(".")[0]
+        if major != SCHEMA_VERSION.split(".")[0]:
+            raise CalibrationError(
+                f"'{path}' has range schema {raw['schema_version']}, this irforge reads {SCHEMA_VERSION}",
+                "Collect the ranges again with 'irforge calibrate'",
+            )
+        ranges = Ranges.model_validate(raw)
+    except (ValueError, KeyError, TypeError, ValidationError):
+        raise CalibrationError(
+            f"'{path}' holds no readable ranges", "Collect them again with 'irforge calibrate'"
+        ) from None
+    if ranges.key != ranges_key(ranges.model_fingerprint, ranges.contract_input, ranges.frames.sha256):
+        raise CalibrationError(f"'{path}' was changed after it was written", f"Collect it again: {ranges.command}")
+    return ranges
+
+
+def check_fresh(ranges: Ranges, where: str | os.PathLike[str], model: onnx.ModelProto, contract: Contract) -> None:
+    """Make sure that ranges were collected on this very model, under this very contract input.
+
+    Raises:
+        CalibrationError: stale; the message says what differs and which command collects anew.
+    """
+    differs = []
+    if ranges.model_fingerprint != model_fingerprint(model):
+        differs.append("the model's graph or weights")
+    if ranges.contract_input != contract.input.model_dump(mode="json"):
+        differs.append("the contract's input")
+    if differs:
+        raise CalibrationError(
+            f"stale calibration: since '{where}' was collected, {' and '.join(differs)} changed",
+            f"Collect it again: {ranges.command}",
+        )
