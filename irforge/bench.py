@@ -21,8 +21,7 @@ from irforge.errors import UsageError, run_command
 if TYPE_CHECKING:
     from irforge.contract import Contract
     from irforge.datasets import Dataset
-    from irforge.runtime.benchmark import Schedule
-    from irforge.runtime.measure import Entry, Progress
+    from irforge.runtime.measure import Entry, Plan, Progress
     from irforge.runtime.report.schema import Report
     from irforge.session import Session
 
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 def bench_models(
     models: Sequence[Path],
     *,
-    schedule: Schedule,
+    plan: Callable[[tuple[int, int]], Plan],
     data: str = "",
     data_root: Path | None = None,
     protocol: str | None = None,
@@ -38,7 +37,6 @@ def bench_models(
     sizes: Sequence[tuple[int, int]] = (),
     threads: int = 1,
     backend: str | None = None,
-    limit: int | None = None,
     trust: bool = False,
     trust_engine: bool = False,
     command: str,
@@ -47,6 +45,7 @@ def bench_models(
 
     Args:
         models: `.onnx` files or engines, of any sizes.
+        plan: how much to measure at a size (height, width).
         data: NAME[:SPLIT] or a path; by default the frames that come with the package.
         protocol: see `irforge.runtime.measure.under_protocol`.
         reference: the checkpoint that the models were exported from.
@@ -69,10 +68,9 @@ def bench_models(
         return measure(
             entries,
             dataset,
-            schedule=schedule,
+            plan=plan,
             threads=threads,
             command=command,
-            limit=limit,
             progress=progress,
         )
 
@@ -103,13 +101,15 @@ def bench(
 ) -> None:
     """Measure what each precision costs and gains: accuracy, parity, latency, into a report."""
     from irforge.runtime.benchmark import Schedule
+    from irforge.runtime.measure import Plan
     from irforge.runtime.parity import require
     from irforge.runtime.report.schema import write_report
     from irforge.runtime.report.table import print_report
 
+    plan = Plan(Schedule(rounds, frames_per_round, warm_up), limit)
     report = bench_models(
         models,
-        schedule=Schedule(rounds, frames_per_round, warm_up),
+        plan=lambda size: plan,
         data=data,
         data_root=data_root,
         protocol=protocol,
@@ -117,7 +117,6 @@ def bench(
         sizes=[_size(text) for text in size or ()],
         threads=threads,
         backend=backend,
-        limit=limit,
         trust=trust,
         trust_engine=trust_engine,
         command=shlex.join(["irforge", "bench", *_arguments()]),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 
+from irforge.runtime.backends.device import driver_version, gpus
 from irforge.runtime.report.schema import Environment
 
 PACKAGES = (
@@ -72,15 +72,12 @@ def usable_cores() -> int:
 
 
 def gpu_name() -> str:
-    """Name, driver and compute capability of the first GPU, or 'none'."""
-    query = ["nvidia-smi", "--query-gpu=name,driver_version,compute_cap", "--format=csv,noheader", "--id=0"]
-    try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        # Jetsons have no nvidia-smi before JetPack 7; the device tree names the board.
-        return "integrated, " + cpu_name() if Path("/dev/nvhost-gpu").exists() else "none"
-    fields = [part.strip() for part in answer.split(",")]
-    return f"{fields[0]}, driver {fields[1]}, SM {fields[2]}" if len(fields) == 3 else "none"
+    """Name, compute capability and driver of the first GPU, and how many there are; or 'none'."""
+    found = gpus()
+    if not found:
+        return "none"
+    others = f", first of {len(found)}" if len(found) > 1 else ""
+    return f"{found[0].name}, SM {found[0].compute_capability}, driver for CUDA {driver_version()}{others}"
 
 
 def _memory_bytes() -> int | None:

@@ -29,6 +29,15 @@ Progress = Callable[[str, int], Callable[[], None]]
 
 
 @dataclass(frozen=True)
+class Plan:
+    """How much to measure at one size: the clocks' schedule, and the first `frames` frames (None: all) for parity and
+    accuracy."""
+
+    schedule: Schedule
+    frames: int | None = None
+
+
+@dataclass(frozen=True)
 class Entry:
     """One row of the report to be: how to open it, and what it is. `contract` has a fixed size."""
 
@@ -87,10 +96,9 @@ def measure(
     entries: Sequence[Entry],
     dataset: Dataset,
     *,
-    schedule: Schedule,
+    plan: Callable[[tuple[int, int]], Plan],
     threads: int,
     command: str,
-    limit: int | None = None,
     progress: Progress = lambda description, steps: lambda: None,
 ) -> Report:
     """Measure latency, then parity and accuracy, size by size.
@@ -100,7 +108,7 @@ def measure(
     Args:
         entries: at least one; sessions are opened for the models of one size at a time.
         dataset: frames, with or without masks.
-        limit: use the first so many frames.
+        plan: how much to measure at a size (height, width).
         threads: what the sessions are opened with, for the record.
         command: what the user typed, for the record.
 
@@ -110,19 +118,22 @@ def measure(
     """
     start = perf_counter()
     here = environment(threads)
-    part = dataset if limit is None else dataset.subset(range(min(limit, len(dataset))))
-    if not len(part):
+    if not len(dataset):
         raise UsageError(f"'{dataset.name}', split '{dataset.split}', holds no frame", "Name a split that holds frames")
     models: list[Model] = []
+    most = 0
     for size in dict.fromkeys(entry.size for entry in entries):
-        models += _measure_size([e for e in entries if e.size == size], part, schedule, threads, progress)
-    targets = next((m.accuracy.targets for m in models if m.accuracy), None)
+        wanted = plan(size)
+        part = dataset.subset(range(min(wanted.frames or len(dataset), len(dataset))))
+        most = max(most, len(part))
+        models += _measure_size([e for e in entries if e.size == size], part, wanted.schedule, threads, progress)
+    targets = [m.accuracy.targets for m in models if m.accuracy and m.accuracy.frames == most]
     data = Data(
         name=dataset.name,
         split=dataset.split,
-        frames=len(part),
+        frames=most,
         frames_in_split=len(dataset),
-        targets=targets,
+        targets=targets[0] if targets else None,
         licence=dataset.licence,
     )
     return Report(

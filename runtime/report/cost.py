@@ -27,12 +27,9 @@ def latency(report: Report) -> Markup:
     timed = [(m, m.latency) for m in report.models if m.latency]
     if not timed:
         return element("p", "Not measured.")
-    first = timed[0][1]
     intro = (
-        f"One frame at a time, {plural(first.threads, 'thread')}. The models take turns: "
-        f"{plural(first.rounds, 'round')} of {plural(first.frames_per_round, 'frame')} after "
-        f"{plural(first.warm_up, 'frame')} of warm-up each, so that a disturbance strikes all alike. "
-        "Every call counts, none is clipped."
+        f"One frame at a time, {plural(timed[0][1].threads, 'thread')}. The models of one size take turns, so that a "
+        "disturbance strikes all alike. Every call counts, none is clipped."
     )
     legend = (
         "Figures: p50 · p90 · p99 · max, then jitter (p99 − p50). "
@@ -42,9 +39,18 @@ def latency(report: Report) -> Markup:
     for size in report.sizes:
         here = [(m, m.latency) for m in report.at_size(size) if m.latency]
         parts += [_clock(here, clock, f"{size_text(*size)}, {title}", meaning) for clock, title, meaning in CLOCKS]
+        if here:
+            parts.append(element("p", _schedule(here[0][1]), "note"))
     notes = sorted({times.gpu_note for _, times in timed if times.gpu_note})
     parts += [element("p", f"No GPU clock: {note}.", "note") for note in notes]
     return joined([*parts, _stages(report)])
+
+
+def _schedule(times: Latency) -> str:
+    calls = times.rounds * times.frames_per_round
+    rounds, frames = plural(times.rounds, "round"), plural(times.frames_per_round, "frame")
+    few = " With fewer than 100 calls p99 is the slowest one." if calls < 100 else ""
+    return f"{plural(calls, 'call')} a model: {rounds} of {frames}, after {times.warm_up} of warm-up.{few}"
 
 
 def _clock(models: list[tuple[Model, Latency]], clock: str, title: str, meaning: str) -> Markup:

@@ -49,7 +49,7 @@ def summary(report: Report) -> Markup:
             table(headers, (_summary_row(m, base, report.references) for m in models)),
         ]
     targets = dict.fromkeys(", ".join(plan.targets) for m in report.models if (plan := chosen_engine(m)))
-    note = f"p50 and p99: one frame in, detections out, on {report.environment.cpu}. Accuracy over {_frames(report)}."
+    note = f"p50 and p99: one frame in, detections out, on {report.environment.cpu}. Data: {_frames(report)}."
     if targets:
         note += (
             f" Kernels, bytes moved and peak activation memory are a frame's, read from the plan compiled for SM"
@@ -89,7 +89,8 @@ def _summary_row(model: Model, base: Model | None, references: set[str]) -> Row:
 
 def accuracy(report: Report) -> Markup:
     headers = ["", "IoU", "nIoU", "Pd", "Found", "Fa, 10⁻⁶", _FALSE_PIXELS, "Threshold", "Frames"]
-    parts = [element("p", f"Every model saw the same frames, {_frames(report)}, at its own size.")]
+    intro = f"Measured on {_frames(report)}. All models of one size saw the same frames."
+    parts = [element("p", intro)]
     for size in report.sizes:
         models = [m for m in report.at_size(size) if m.accuracy]
         if models:

@@ -1,0 +1,202 @@
+"""The main job on what ships with the package: `python -m irforge.demo --out out`.
+
+Trained weights become FP32, FP16 and INT8 deployables at two sizes, each is compiled for five GPU generations, and all
+are measured against the trained network, into a report. Every step is the function behind the command of that name; a
+step whose inputs and code have not changed since the last time is not done again.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from irforge.errors import ArtifactError, run_command
+from irforge.files import sha256_of_file, sha256_of_json, write_json, write_text
+
+if TYPE_CHECKING:
+    from irforge.runtime.report.schema import Report
+
+# A size for the published protocol, and a thermal camera's. (height, width)
+SMALL, HEADLINE = (256, 256), (512, 640)
+STATE = ".demo.json"
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("out"),
+    weights: Annotated[
+        Path | None, typer.Option(metavar="CHECKPOINT", help="Instead of the weights that come with the package.")
+    ] = None,
+) -> None:
+    """From trained weights to compiled engines and a report of what each precision costs and gains."""
+    from irforge.runtime.report.page import render
+    from irforge.runtime.report.schema import write_report
+    from irforge.runtime.report.table import print_report
+
+    start = perf_counter()
+    checkpoint = weights or shipped_weights()
+    out.mkdir(parents=True, exist_ok=True)
+    models = [path for size in (HEADLINE, SMALL) for path in deployables(checkpoint, size, out)]
+    for model in models:
+        engines(model, out)
+    report = measured(models, checkpoint)
+    write_report(report, out / "report.json")
+    write_text(out / "report.html", render(report))
+    overlay(out / f"{stem(SMALL)}.int8.onnx", out / "overlay.png")
+    print_report(report)
+    typer.echo(f"\n{out / 'report.html'} (the same as JSON: {out / 'report.json'}), {perf_counter() - start:.0f} s")
+
+
+def shipped_weights() -> Path:
+    """The checkpoint in `irforge/samples`.
+
+    Raises:
+        ArtifactError: this copy of the package came without it.
+    """
+    from irforge.samples import FRAMES
+
+    path = FRAMES.parent / "mshnet.safetensors"
+    if not path.is_file():
+        raise ArtifactError(f"'{path}' is missing", "Give --weights CHECKPOINT, or install the package again")
+    return path
+
+
+def stem(size: tuple[int, int]) -> str:
+    """`mshnet` at the size it was trained for, `mshnet.640x512` (width x height, as cameras are sold) at another."""
+    return "mshnet" if size == SMALL else f"mshnet.{size[1]}x{size[0]}"
+
+
+def deployables(checkpoint: Path, size: tuple[int, int], out: Path) -> list[Path]:
+    """Export, calibrate, and convert: the FP32, FP16 and INT8 files of one size."""
+    from irforge.calib.collect import collect_ranges
+    from irforge.calib.half import half_model
+    from irforge.calib.quantize import quantize_model
+    from irforge.calib.ranges import save_ranges
+    from irforge.export.to_onnx import export_checkpoint
+    from irforge.samples import FRAMES
+
+    name = stem(size)
+    fp32, fp16, int8 = (out / f"{name}{precision}.onnx" for precision in ("", ".fp16", ".int8"))
+    ranges = out / f"{name}.ranges.json"
+    frames = [*sorted((FRAMES / "images").iterdir()), FRAMES / "calib.txt"]
+    # The larger size takes five times as long a frame, and the same composites fill less of it.
+    limit = None if size == SMALL else 4
+    once(
+        out,
+        "export",
+        [checkpoint],
+        [fp32],
+        lambda: export_checkpoint(checkpoint, fp32, size=None if size == SMALL else size),
+    )
+    once(
+        out,
+        "calibrate",
+        [fp32, *frames],
+        [ranges],
+        lambda: save_ranges(ranges, collect_ranges(fp32, f"{FRAMES}:calib", limit=limit)),
+    )
+    once(out, "half", [fp32, ranges], [fp16], lambda: half_model(fp32, fp16, ranges_path=ranges))
+    once(out, "quantize", [fp32, ranges], [int8], lambda: quantize_model(fp32, int8, ranges))
+    return [fp32, fp16, int8]
+
+
+def engines(model: Path, out: Path) -> None:
+    """Compile a deployable ahead of time for five GPU generations, and with TensorRT for this machine's GPU."""
+    from importlib.util import find_spec
+
+    from irforge.runtime.backends.device import gpus
+    from irforge.runtime.engines import BuildOptions, build_engine
+
+    name = model.name.removesuffix(".onnx")
+    if find_spec("tensorrt_rtx_bindings") or find_spec("tensorrt_rtx"):
+        engine = out / f"{name}.rtx.engine"
+        files = [engine, Path(f"{engine}.json")]
+        options = BuildOptions(targets=("7.5", "8.0", "8.6", "8.9", "12.0"))
+        once(out, "build", [model], files, lambda: build_engine(model, engine, options))
+    else:
+        typer.echo(f"build      {name}: skipped, TensorRT-RTX is not installed (pip install 'irforge[rtx]')")
+    if gpus() and find_spec("tensorrt"):
+        engine = out / f"{name}.engine"
+        files = [engine, Path(f"{engine}.json")]
+        once(out, "build", [model], files, lambda: build_engine(model, engine, BuildOptions()))
+
+
+def measured(models: Sequence[Path], checkpoint: Path) -> Report:
+    """Bench the files of both sizes on the frames that come with the package, at the frames' own size.
+
+    The smaller size carries accuracy; the larger one, at five times the work a frame, parity and the headline clocks.
+    """
+    from irforge.bench import bench_models
+    from irforge.runtime.benchmark import Schedule
+    from irforge.runtime.measure import Plan
+
+    def plan(size: tuple[int, int]) -> Plan:
+        return Plan(Schedule(10, 2, 1)) if size == SMALL else Plan(Schedule(4, 1, 1), frames=4)
+
+    command = shlex.join(["python", "-m", "irforge.demo", *sys.argv[1:]])
+    return bench_models(models, plan=plan, protocol="native", reference=checkpoint, command=command)
+
+
+def overlay(model: Path, picture: Path) -> None:
+    """What the detector answers on the first six test frames, marked, in one picture."""
+    import cv2
+    import numpy as np
+
+    from irforge.bench import sample_frames
+    from irforge.files import replacing
+    from irforge.runtime.detector import load
+    from irforge.runtime.drawing import draw
+
+    with load(model, threads=1) as detector:
+        frames = [sample.frame() for sample in sample_frames().samples[:6]]
+        tiles = [draw(frame, detector(frame)) for frame in frames]
+    rows = [np.hstack(tiles[first : first + 3]) for first in (0, 3)]
+    with replacing(picture) as temporary:
+        cv2.imwrite(str(temporary), np.vstack(rows))
+
+
+def once(out: Path, step: str, inputs: Sequence[Path], outputs: Sequence[Path], action: Callable[[], object]) -> None:
+    """Do a step unless its outputs are those that it made of the same inputs with the same code."""
+    state_file = out / STATE
+    state = _state(state_file)
+    name = f"{step} {outputs[0].name}"
+    key = sha256_of_json([name, code_hash(), [sha256_of_file(path) for path in inputs]])
+    line = f"{step:<10} {outputs[0]}"
+    if state.get(name) == [key, *(sha256_of_file(path) if path.is_file() else "" for path in outputs)]:
+        typer.echo(f"{line}, up to date")
+        return
+    start = perf_counter()
+    action()
+    state[name] = [key, *(sha256_of_file(path) for path in outputs)]
+    write_json(state_file, state)
+    typer.echo(f"{line}, {perf_counter() - start:.1f} s")
+
+
+@cache
+def code_hash() -> str:
+    """A hash of the package's own code and of the packages that outputs depend on."""
+    from irforge.runtime.machine import package_versions
+
+    root = Path(__file__).parent
+    stages = [root, *(root / stage for stage in ("train", "export", "calib", "runtime"))]
+    files = sorted({path.resolve() for stage in stages for path in stage.rglob("*.py")})
+    return sha256_of_json([package_versions(), [sha256_of_file(path) for path in files]])
+
+
+def _state(path: Path) -> dict[str, list[str]]:
+    try:
+        state: dict[str, list[str]] = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return state if isinstance(state, dict) else {}
+
+
+if __name__ == "__main__":
+    run_command(demo)
