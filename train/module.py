@@ -69,7 +69,9 @@ class MaskModule(pl.LightningModule):
         if self.averaged is None:
             return
         # A young average would be mostly the random start, so its memory grows with its age.
-        keep = min(self.recipe.ema, (1 + self.updates) / (10 + self.updates))
+        stage, _ = self.recipe.stage_at(self.current_epoch)
+        decay = self.recipe.ema if stage.ema is None else stage.ema
+        keep = min(decay, (1 + self.updates) / (10 + self.updates))
         old = [t for t in self.averaged.state_dict().values() if t.is_floating_point()]
         new = [t.detach() for t in self.network.state_dict().values() if t.is_floating_point()]
         torch._foreach_lerp_(old, new, 1 - keep)

@@ -63,6 +63,9 @@ class Stage(_Part):
     """Samples in an epoch; 0 means as many as there are training frames."""
     lr: tuple[float, float]
     augment: Augment | None = None
+    """In place of the recipe's."""
+    ema: float | None = Field(default=None, ge=0, lt=1)
+    """In place of the recipe's."""
 
 
 class Optimizer(_Part):

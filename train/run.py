@@ -42,7 +42,7 @@ def input_spec(recipe: Recipe) -> InputSpec:
 
 
 def run_training(
-    recipe: Recipe, recipe_name: str, out: Path, resume: bool, workers: int, data_root: str | None
+    recipe: Recipe, recipe_name: str, out: Path, resume: bool = False, workers: int = 0, data_root: str | None = None
 ) -> Path:
     """Train by a recipe; returns the best checkpoint, `out`/best.safetensors.
 

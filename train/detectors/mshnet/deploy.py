@@ -62,13 +62,17 @@ class Mshnet:
         settings, as `mixed_loss` takes them."""
         warm_epochs = options.pop("warm_epochs", 0)
         head_weight = options.pop("head_weight", 1.0)
-        terms = partial(losses.mixed_loss, **options)
-        terms(torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 16, 16), warm=True)
+
+        def terms(logits: Tensor, target: Tensor, warm: bool) -> Tensor:
+            return losses.mixed_loss(logits, target, warm=warm, **options)
+
+        # An unknown option is refused now, not after the data were read.
+        terms(torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 16, 16), True)
 
         def loss(network: nn.Module, frames: Tensor, target: Tensor, epoch: int) -> Tensor:
             warm = epoch < warm_epochs
             heads, final = network(frames, not warm)
-            return losses.deep_supervision(heads, final, target, lambda z, y: terms(z, y, warm=warm), head_weight)
+            return losses.deep_supervision(heads, final, target, partial(terms, warm=warm), head_weight)
 
         return loss
 
