@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
+
+# ONNX Runtime's wheels report their use to Microsoft unless told otherwise; nobody who loads a model here was asked.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
 __all__ = ["Contract", "Detections", "__version__", "load", "video"]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import statistics
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
@@ -153,3 +156,11 @@ def test_outputs_are_allocated_once_per_size(spot_model: Model, spot_frame: Fram
             detector(frame)
             assert detector._outputs["mask"] is buffer
             assert np.array_equal(buffer, session.run({"frames": frame[None, None]})["mask"])
+
+
+def test_loading_a_model_reports_nothing_to_anybody(tmp_path: Path, spot_model: Model) -> None:
+    # ONNX Runtime's telemetry begins with a session file in the temporary folder.
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    code = f"import irforge; irforge.load({str(spot_model())!r})"
+    subprocess.run([sys.executable, "-c", code], check=True, env={**environment, "TMPDIR": str(tmp_path)})
+    assert list(tmp_path.iterdir()) == []
