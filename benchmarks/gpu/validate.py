@@ -1,0 +1,239 @@
+"""Builds engines on this GPU, holds them against ONNX Runtime on the CPU, and times them with and without CUDA graphs.
+
+Run as `benchmarks/gpu/run.sh`. Each result is written as soon as it is there; what does not fit into the time budget
+is listed as skipped. Limits are on the largest difference of a probability: they catch a wrong engine, not a rounding.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from datetime import datetime, timezone
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from irforge.errors import CheckFailed, EnvironmentFault, IrforgeError, UsageError, run_command
+
+SIZES = ("512x640", "256x256")
+PRECISIONS = ("int8", "fp16", "fp32")
+# TF32 has a 10-bit mantissa, as FP16 has; INT8 is held against the same INT8 graph on the CPU.
+LIMITS = {"fp32": 0.02, "fp16": 0.05, "int8": 0.2}
+FRAMES = 8
+ROUNDS, FRAMES_A_ROUND = 20, 25
+
+
+def validate(
+    out: Annotated[Path, typer.Argument(help="Folder for gpu.json and the engines.")],
+    checkpoint: Annotated[Path | None, typer.Option(help="Weights to export; default: those that ship.")] = None,
+    model: Annotated[list[Path] | None, typer.Option(help="Ready .onnx files instead of a checkpoint.")] = None,
+    budget: Annotated[int, typer.Option(help="Seconds after which nothing new is begun.")] = 480,
+) -> None:
+    """Run every GPU check of this project and write OUT/gpu.json."""
+    from irforge.files import write_json
+    from irforge.runtime.backends.device import driver_version, gpus
+    from irforge.runtime.machine import environment
+
+    deadline = time.monotonic() + budget
+    if not gpus():
+        raise EnvironmentFault(
+            "this machine shows no NVIDIA GPU with a driver, and every check here needs one",
+            "Run it on a machine with one; without it, 'make test' covers all that can be covered",
+        )
+    backends = _backends()
+    if not backends:
+        raise EnvironmentFault(
+            "no GPU backend is installed", "pip install 'irforge[gpu,tensorrt]' or 'irforge[gpu,rtx]'"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    report: dict[str, Any] = {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "gpu": vars(gpus()[0]),
+        "cuda_driver": driver_version(),
+        "environment": environment(threads=1).model_dump(mode="json"),
+        "results": [],
+        "skipped": [],
+    }
+    models = [path.resolve() for path in model] if model else _export(checkpoint or _shipped_weights(), out)
+    for path in models:
+        for backend in backends:
+            if time.monotonic() > deadline:
+                report["skipped"].append(f"{path.name} on {backend}: out of time")
+                continue
+            print(f"{path.name} on {backend} ...", flush=True)
+            report["results"].append(_check(path, backend, out))
+            write_json(out / "gpu.json", report)
+    write_json(out / "gpu.json", report)
+    _show(report)
+    failed = [f"{r['model']} on {r['backend']}: {r['failure']}" for r in report["results"] if r["failure"]]
+    if failed:
+        raise CheckFailed(f"{len(failed)} of {len(report['results'])} GPU checks failed, first: {failed[0]}")
+    print(f"all {len(report['results'])} checks passed; figures in {out / 'gpu.json'}")
+
+
+def _backends() -> list[str]:
+    import onnxruntime
+
+    found = []
+    if find_spec("tensorrt"):
+        found.append("tensorrt")
+    if find_spec("tensorrt_rtx") or find_spec("tensorrt_rtx_bindings"):
+        found.append("tensorrt_rtx")
+    providers: list[str] = onnxruntime.get_available_providers()
+    if "CUDAExecutionProvider" in providers:
+        found.append("onnxruntime-cuda")
+    return found
+
+
+def _shipped_weights() -> Path:
+    from irforge import samples
+
+    found = sorted(Path(samples.__file__).parent.glob("*.safetensors"))
+    if not found:
+        raise UsageError("no weights ship with this irforge", "Name some with --checkpoint, or models with --model")
+    return found[0]
+
+
+def _export(checkpoint: Path, out: Path) -> list[Path]:
+    """FP32, FP16 and INT8 at both sizes, the largest and fastest first."""
+    from irforge.samples import FRAMES as CALIBRATION
+
+    made: dict[tuple[str, str], Path] = {}
+    for size in SIZES:
+        full, half, int8 = (out / f"{size}.{precision}.onnx" for precision in ("fp32", "fp16", "int8"))
+        ranges = out / f"{size}.ranges.json"
+        _irforge("export", checkpoint, "-o", full, "--size", size)
+        _irforge("calibrate", full, CALIBRATION / "images", "-o", ranges)
+        _irforge("half", full, "-o", half)
+        _irforge("quantize", full, "--ranges", ranges, "-o", int8)
+        made |= {(size, "fp32"): full, (size, "fp16"): half, (size, "int8"): int8}
+    return [made[size, precision] for size in SIZES for precision in PRECISIONS]
+
+
+def _irforge(*arguments: object) -> None:
+    done = subprocess.run([sys.executable, "-m", "irforge.cli", *map(str, arguments)], capture_output=True, text=True)
+    if done.returncode:
+        raise CheckFailed(f"irforge {arguments[0]} failed: {done.stderr.strip() or done.stdout.strip()}")
+
+
+def _check(model: Path, backend: str, out: Path) -> dict[str, Any]:
+    from irforge.artifact import read_contract
+    from irforge.files import sha256_of_file
+
+    contract = read_contract(model)
+    result: dict[str, Any] = {
+        "model": model.name,
+        "sha256": sha256_of_file(model),
+        "precision": contract.provenance.precision,
+        "height_width": list(contract.input.size),
+        "backend": backend,
+        "failure": "",
+    }
+    try:
+        result |= _build(model, backend, out)
+        result |= _parity(model, Path(result["file"]), backend, contract.provenance.precision)
+        result["latency"] = _latency(Path(result["file"]), backend, contract)
+    except IrforgeError as error:
+        result["failure"] = error.line
+    return result
+
+
+def _build(model: Path, backend: str, out: Path) -> dict[str, Any]:
+    from irforge.runtime.engines import BuildOptions, build_engine
+
+    if backend.startswith("onnxruntime"):
+        return {"file": str(model)}
+    suffix = ".engine" if backend == "tensorrt" else ".rtx.engine"
+    engine = out / model.name.replace(".onnx", suffix)
+    # One cache for all: precisions and sizes share tactics, and a second run of this script builds in seconds.
+    cache = out / "timing.cache" if backend == "tensorrt" else None
+    sidecar = build_engine(model, engine, BuildOptions(timing_cache=cache))
+    return {
+        "file": str(engine),
+        "build_seconds": sidecar.build_seconds,
+        "engine_bytes": sidecar.engine_bytes,
+        "proofs": [proof.model_dump(mode="json") for proof in sidecar.proofs],
+        "proof_unavailable": sidecar.proof_unavailable,
+    }
+
+
+def _parity(model: Path, file: Path, backend: str, precision: str) -> dict[str, Any]:
+    import numpy as np
+
+    from irforge.artifact import read_contract
+    from irforge.frames import prepare
+    from irforge.runtime.backends import open_session
+
+    contract = read_contract(model)
+    threshold = contract.output.score_threshold
+    largest, changed, pixels = 0.0, 0, 0
+    with open_session(model, "onnxruntime-cpu") as reference, open_session(file, backend) as session:
+        for frame in _frames():
+            feeds = {contract.input.name: prepare(frame, contract.input)[0]}
+            expected, given = reference.run(feeds), session.run(feeds)
+            for name in expected:
+                values, results = expected[name].astype(np.float32), given[name].astype(np.float32)
+                if not np.isfinite(results).all():
+                    raise CheckFailed(f"output '{name}' holds NaN or infinity")
+                largest = max(largest, float(np.abs(results - values).max()))
+                changed += int(((results > threshold) != (values > threshold)).sum())
+                pixels += values.size
+    if largest > LIMITS[precision]:
+        raise CheckFailed(f"probabilities differ by up to {largest:.3g} from ONNX Runtime, limit {LIMITS[precision]}")
+    return {"parity": {"frames": FRAMES, "max_difference": largest, "pixels_changed": changed, "pixels": pixels}}
+
+
+def _latency(file: Path, backend: str, contract: Any) -> dict[str, Any]:
+    from irforge.runtime.backends import open_session
+    from irforge.runtime.benchmark import Schedule, measure_latency
+    from irforge.runtime.detector import SessionDetector
+
+    schedule = Schedule(rounds=ROUNDS, frames_per_round=FRAMES_A_ROUND, warm_up=20)
+    measured = {}
+    for mode in ("cuda graph", "no graph") if file.suffix == ".engine" else ("no graph",):
+        session = open_session(file, backend, cuda_graph=mode == "cuda graph")
+        with SessionDetector(session, contract, file.name) as detector:
+            latency = measure_latency({mode: detector}, _frames(), schedule, threads=1)[mode]
+            measured[mode] = latency.model_dump(mode="json")
+    return measured
+
+
+def _frames() -> list[Any]:
+    from irforge.frames import read_frame
+    from irforge.samples import FRAMES as SAMPLES
+
+    return [read_frame(path) for path in sorted((SAMPLES / "images").iterdir())[:FRAMES]]
+
+
+def _show(report: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        "model", "backend", "build s", "max |dp|", "GPU ms p50 / p99", "frame ms p50 / p99", "no graph, frame"
+    )
+    for result in report["results"]:
+        latency = result.get("latency", {})
+        best, plain = latency.get("cuda graph") or latency.get("no graph"), latency.get("no graph")
+        table.add_row(
+            result["model"],
+            result["backend"],
+            f"{result.get('build_seconds', 0):.1f}",
+            f"{result['parity']['max_difference']:.1e}" if "parity" in result else result["failure"],
+            _clock(best, "gpu"),
+            _clock(best, "frame"),
+            _clock(plain, "frame"),
+        )
+    Console(width=140).print(table)
+
+
+def _clock(latency: dict[str, Any] | None, name: str) -> str:
+    clock = (latency or {}).get(name)
+    return f"{clock['p50']:.2f} / {clock['p99']:.2f}" if clock else "-"
+
+
+if __name__ == "__main__":
+    run_command(validate)
