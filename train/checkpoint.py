@@ -22,10 +22,29 @@ PICKLE_SUFFIXES = (".pkl", ".pt", ".pth", ".tar", ".ckpt", ".bin")
 
 def save_checkpoint(path: str | os.PathLike[str], network: nn.Module, contract: Contract) -> None:
     """Write a network's weights and its contract as one safetensors file, atomically."""
+    _write(path, network.state_dict(), contract)
+
+
+def save_rounded(
+    source: str | os.PathLike[str], path: str | os.PathLike[str], contract: Contract | None = None
+) -> None:
+    """Copy a checkpoint with its kernels in float16, half the size; biases and batch norm stay in float32.
+
+    `contract` replaces the one in `source`.
+    """
+    deployable, own = load_deployable(source)
+    network = deployable.network
+    weights = {
+        name: t.half() if t.is_floating_point() and t.ndim > 1 else t for name, t in network.state_dict().items()
+    }
+    _write(path, weights, own if contract is None else contract)
+
+
+def _write(path: str | os.PathLike[str], weights: Mapping[str, Tensor], contract: Contract) -> None:
     from safetensors.torch import save
 
-    weights = {name: t.detach().cpu().contiguous() for name, t in network.state_dict().items()}
-    files.write_bytes(path, save(weights, {METADATA_KEY: contract.to_json()}))
+    tensors = {name: t.detach().cpu().contiguous() for name, t in weights.items()}
+    files.write_bytes(path, save(tensors, {METADATA_KEY: contract.to_json()}))
 
 
 def read_contract(path: str | os.PathLike[str]) -> Contract:

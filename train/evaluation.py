@@ -64,6 +64,12 @@ def evaluate_masks(
     return metrics.result()
 
 
+def figures(result: PixelResult) -> dict[str, float]:
+    """The figures that tables carry, by their field's names; those without a denominator are left out."""
+    named = {"IoU": result.iou, "nIoU": result.niou, "Pd": result.pd, "Fa": result.fa}
+    return {name: value for name, value in named.items() if value is not None}
+
+
 def table_row(row: dict[str, Any]) -> str:
     """One line of the table that `evaluate` prints; a figure that does not exist is a dash."""
 

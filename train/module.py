@@ -89,7 +89,8 @@ class MaskModule(pl.LightningModule):
         self.counts.index_add_(0, source.cpu(), torch.stack([inter, union], 1))
 
     def on_validation_epoch_end(self) -> None:
-        scores = self.counts[:, 0] / self.counts[:, 1].clamp_min(1)
+        counts = self.trainer.strategy.reduce(self.counts.to(self.device), reduce_op="sum").cpu()
+        scores = counts[:, 0] / counts[:, 1].clamp_min(1)
         for name, score in zip(self.sources, scores.tolist(), strict=True):
             self.log(f"iou/{name}", score)
         self.log("iou", float(scores.mean()), prog_bar=True)

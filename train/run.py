@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -87,6 +88,7 @@ def run_training(
         ),
     )
     keeper = Keeper(out, base)
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     trainer = pl.Trainer(
         max_epochs=recipe.epochs,
         precision=recipe.precision,
@@ -101,11 +103,15 @@ def run_training(
         logger=False,
         callbacks=[keeper, TQDMProgressBar(refresh_rate=10)],
     )
-    handler = signal.getsignal(signal.SIGTERM)
-    trainer.fit(module, data, ckpt_path=str(last) if resume else None, weights_only=True)
-    signal.signal(signal.SIGTERM, handler)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        trainer.fit(module, data, ckpt_path=str(last) if resume else None, weights_only=True)
+    except SystemExit:
+        # Lightning ends the program on Ctrl-C and on SIGTERM; here the caller decides.
+        raise KeyboardInterrupt from None
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     return out / BEST
 
 
@@ -149,6 +155,16 @@ class Keeper(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         assert isinstance(module, MaskModule)
+        self._note(trainer, module)
+        if not trainer.is_global_zero:
+            # Gathering the state is a joint act of all processes; only the first one writes.
+            trainer.save_checkpoint(self.out / LAST, weights_only=False)
+            return
+        self._write_log()
+        with files.replacing(self.out / LAST) as temporary:
+            trainer.save_checkpoint(temporary, weights_only=False)
+
+    def _note(self, trainer: pl.Trainer, module: MaskModule) -> None:
         stage, _ = module.recipe.stage_at(trainer.current_epoch)
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         if (trainer.current_epoch + 1) % module.recipe.validate_every:
@@ -158,10 +174,10 @@ class Keeper(Callback):
         self.rows.append(row)
         if "iou" in metrics and metrics["iou"] > self.best:
             self.best = metrics["iou"]
-            save_checkpoint(self.out / BEST, module.trained, self._contract(module, metrics, trainer.current_epoch + 1))
-        self._write_log()
-        with files.replacing(self.out / LAST) as temporary:
-            trainer.save_checkpoint(temporary)
+            if trainer.is_global_zero:
+                save_checkpoint(
+                    self.out / BEST, module.trained, self._contract(module, metrics, trainer.current_epoch + 1)
+                )
 
     def _contract(self, module: MaskModule, metrics: dict[str, float], epochs: int) -> Contract:
         size = module.recipe.input

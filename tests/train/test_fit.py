@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import csv
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -123,3 +127,32 @@ def test_an_unknown_loss_option_is_refused_before_any_frame_is_read(small_recipe
     recipe = read_recipe(small_recipe).model_copy(update={"loss": {"focal": 1.0}})
     with pytest.raises(UsageError, match="focal"):
         run.run_training(recipe, "recipe.yaml", tmp_path / "out")
+
+
+def test_training_runs_in_half_precision_with_its_loss_in_float32(small_recipe: Path, tmp_path: Path) -> None:
+    recipe = read_recipe(small_recipe).model_copy(update={"precision": "bf16-mixed"})
+    best = run.run_training(recipe, "recipe.yaml", tmp_path / "out")
+    assert all(t.dtype != torch.bfloat16 for t in load_file(best).values())
+    assert all(0 < float(row["loss"]) < 5 for row in rows(tmp_path / "out"))
+
+
+def test_ctrl_c_leaves_whole_files_and_a_run_that_goes_on(small_recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    endless = small_recipe.read_text().replace("epochs: 2", "epochs: 5000")
+    small_recipe.write_text(endless)
+    fit = Path(run.__file__).with_name("fit.py")
+    command = [sys.executable, str(fit), str(small_recipe), "--out", str(out)]
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    deadline = time.monotonic() + 120
+    while not (out / run.LAST).exists() and time.monotonic() < deadline and child.poll() is None:
+        time.sleep(0.1)
+    child.send_signal(signal.SIGINT)
+    _, errors = child.communicate(timeout=60)
+    assert child.returncode == 130, errors
+    assert errors.splitlines()[-1] == "irforge: interrupted; nothing half-written was left"
+    assert not [path for path in out.iterdir() if ".partial" in path.name]
+    done = state(out)["epoch"] + 1
+    recipe = read_recipe(small_recipe)
+    last = recipe.stages[1].model_copy(update={"epochs": done})
+    run.run_training(recipe.model_copy(update={"stages": [recipe.stages[0], last]}), "recipe.yaml", out, resume=True)
+    assert len(rows(out)) == done + 1
