@@ -34,7 +34,7 @@ def read_inspector(
         peak_bytes: the engine's device memory.
     """
     try:
-        layers = json.loads(text)["Layers"]
+        layers = list(json.loads(text)["Layers"])
     except (ValueError, KeyError, TypeError):
         return PlanReport.unavailable("the engine inspector gave no layer list")
     if any(not isinstance(layer, dict) for layer in layers):

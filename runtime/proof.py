@@ -54,15 +54,25 @@ class PrecisionProof(_Part):
         """Share (0..1) of the convolutions' MACs that read `precision` and, with `writes`, also write it."""
         if not self.macs:
             return 0.0
-        return sum(g.macs for g in self.convolutions if g.reads == precision == (g.writes if writes else g.reads)) / (
-            self.macs
-        )
+        wanted = [g for g in self.convolutions if g.reads == precision and (not writes or g.writes == precision)]
+        return sum(group.macs for group in wanted) / self.macs
 
     @property
     def summary(self) -> str:
-        """For example 'int8 96 %, fp16 4 %': shares of the convolutions' MACs by the type that they read."""
-        shares = {name: self.share(name, writes=False) for name in PRECISIONS}
-        return ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares.items() if share) or "no convolutions"
+        """For example 'int8 96 %, fp16 4 %': the convolutions' MACs by the type that they read."""
+        return self._by_type("reads")
+
+    @property
+    def writes_summary(self) -> str:
+        """The same by the type that they write."""
+        return self._by_type("writes")
+
+    def _by_type(self, side: Literal["reads", "writes"]) -> str:
+        macs: dict[str, int] = {}
+        for group in self.convolutions:
+            macs[getattr(group, side)] = macs.get(getattr(group, side), 0) + group.macs
+        shares = {name: f"{name} {100 * part / self.macs:.1f} %" for name, part in macs.items() if self.macs}
+        return ", ".join(shares[name] for name in sorted(shares, key=lambda name: -macs[name])) or "no convolutions"
 
 
 def parse_requirement(text: str) -> dict[str, float]:

@@ -169,6 +169,14 @@ def test_a_crash_of_the_parser_is_an_error_with_its_signal(tmp_path: Path) -> No
         compile_in_child(request)
 
 
+@needs_rtx
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+def test_a_full_disk_is_one_line(conv_model: ConvModel) -> None:
+    request = BuildRequest(backend="tensorrt_rtx", onnx=str(conv_model()), plan="/dev/full", targets=("8.9",))
+    with pytest.raises(EnvironmentFault, match="No space left"):
+        compile_in_child(request)
+
+
 def test_an_interrupted_build_takes_its_compiler_along(tmp_path: Path) -> None:
     mark = tmp_path / "pid"
     script = f"import os, time; open({str(mark)!r}, 'w').write(str(os.getpid())); time.sleep(60)"

@@ -60,7 +60,7 @@ def test_macs_and_counts_are_those_of_the_graph(chains: dict[str, Path], compile
     assert proof.macs == sum(expected.values())
     assert sum(group.count for group in proof.convolutions) == len(expected) == 3
     assert proof.shapes == {"frames": [1, 1, 32, 48]}
-    assert proof.summary == "fp32 100 %"
+    assert proof.summary == proof.writes_summary == "fp32 100.0 %"
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
