@@ -1,4 +1,6 @@
-"""Collect activation ranges: `python calib/collect.py MODEL.onnx FRAMES -o RANGES.json`, same as `irforge calibrate`."""
+"""Collect activation ranges: `python calib/collect.py MODEL.onnx FRAMES -o RANGES.json`, the same as
+`irforge calibrate`.
+"""
 
 from __future__ import annotations
 
@@ -87,7 +89,12 @@ def collect_ranges(
         model_fingerprint=fingerprint,
         contract_input=described,
         frames=FramesUsed(
-            source=source, split=dataset.split, licence=dataset.licence, asked=limit, available=len(dataset), sha256=hashes
+            source=source,
+            split=dataset.split,
+            licence=dataset.licence,
+            asked=limit,
+            available=len(dataset),
+            sha256=hashes,
         ),
         method=method,
         percentile=percentile,

@@ -31,7 +31,8 @@ Values = npt.NDArray[np.float32]
 class Histogram:
     """Counts of |x| in `BINS` equal bins from 0 to `limit`, exact zeros apart.
 
-    `limit` is a power of two, so that growing merges whole bins and the order of the data does not matter.
+    `limit` is the power of two above the largest value, so that growing merges whole bins and the order of the data
+    does not matter.
     """
 
     limit: float = 0.0
@@ -43,12 +44,11 @@ class Histogram:
         if largest > 0:
             self._grow(largest)
             places = (magnitudes.ravel() * np.float32(BINS / self.limit)).astype(np.intp)
-            np.minimum(places, BINS - 1, out=places)
             fresh = np.bincount(places, minlength=BINS)
         else:
             fresh = np.zeros(BINS, np.int64)
             fresh[0] = magnitudes.size
-        zeros = magnitudes.size - int(np.count_nonzero(magnitudes))
+        zeros = int(np.count_nonzero(magnitudes == 0)) if fresh[0] else 0
         fresh[0] -= zeros
         self.counts += fresh
         self.zeros += zeros
@@ -60,10 +60,11 @@ class Histogram:
     @property
     def centres(self) -> npt.NDArray[np.float64]:
         """Middle of each bin."""
-        return (np.arange(BINS) + 0.5) * (self.limit / BINS)
+        middles: npt.NDArray[np.float64] = (np.arange(BINS) + 0.5) * (self.limit / BINS)
+        return middles
 
     def _grow(self, largest: float) -> None:
-        wanted = 2.0 ** math.ceil(math.log2(largest))
+        wanted = math.ldexp(1.0, math.frexp(largest)[1])
         if self.limit == 0:
             self.limit = wanted
         while self.limit < wanted:
@@ -147,9 +148,7 @@ def mse_threshold(histogram: Histogram, absmax: float) -> float:
     return float(candidates[int(np.argmin(losses))])
 
 
-def _squared_error(
-    centres: npt.NDArray[np.float64], threshold: float, width: float
-) -> npt.NDArray[np.float64]:
+def _squared_error(centres: npt.NDArray[np.float64], threshold: float, width: float) -> npt.NDArray[np.float64]:
     step = threshold / LEVELS
     if step < width:
         # Bins wider than a step cannot tell where inside it a value falls: the mean error of uniform rounding.

@@ -80,9 +80,7 @@ def fp32_islands(
     return islands
 
 
-def _without_half_form(
-    node: NodeProto, graph: Graph, bodies: Mapping[tuple[str, str], onnx.FunctionProto]
-) -> str:
+def _without_half_form(node: NodeProto, graph: Graph, bodies: Mapping[tuple[str, str], onnx.FunctionProto]) -> str:
     if any(True for _ in subgraphs([node])):
         return "holds a subgraph"
     if node.domain not in STANDARD_DOMAINS:
@@ -147,7 +145,7 @@ def _reduced_size(node: NodeProto, graph: Graph) -> int | None:
     """How many values each result sums up; None for sizes known at run time only, and for whole maps."""
     shape = graph.shape(node.input[0])
     if is_op(node, "AveragePool"):
-        return math.prod(attribute(node, "kernel_shape", [0]))
+        return math.prod(int(side) for side in attribute(node, "kernel_shape", [0]))
     if is_op(node, "GlobalAveragePool") or not shape:
         return None
     if is_op(node, "CumSum"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,13 +34,19 @@ class Statistics:
     subnormal: int = 0
     histogram: Histogram = field(default_factory=Histogram)
 
-    def add(self, values: Array) -> None:
-        """Count one frame's values; they are finite."""
-        self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
+    def add(self, values: Array) -> bool:
+        """Count one frame's values; False, and nothing is counted, if one of them is NaN or infinite."""
+        low, high = float(values.min()), float(values.max())
+        if not (math.isfinite(low) and math.isfinite(high)):
+            return False
+        self.low, self.high = min(self.low, low), max(self.high, high)
         magnitudes = np.abs(values)
-        self.mean_abs = max(self.mean_abs, float(magnitudes.mean(dtype=np.float64)))
-        self.histogram.add(magnitudes, float(magnitudes.max()))
-        self.subnormal += int(np.count_nonzero(magnitudes < HALF_NORMAL)) - int(np.count_nonzero(magnitudes == 0))
+        self.mean_abs = max(self.mean_abs, float(magnitudes.mean()))
+        zeros = self.histogram.zeros
+        self.histogram.add(magnitudes, max(-low, high))
+        zeros = self.histogram.zeros - zeros
+        self.subnormal += int(np.count_nonzero(magnitudes < HALF_NORMAL)) - zeros
+        return True
 
     def result(self, percentile: float) -> TensorRange:
         absmax = max(abs(self.low), abs(self.high))
@@ -112,22 +119,18 @@ class Observer:
             yield from zip(names, values, strict=True)
 
 
-def observe(
-    observer: Observer, frame: Array, where: str, statistics: dict[str, Statistics]
-) -> dict[str, Statistics]:
+def observe(observer: Observer, frame: Array, where: str, statistics: dict[str, Statistics]) -> dict[str, Statistics]:
     """Add one prepared frame to the statistics.
 
     Raises:
         CalibrationError: a tensor holds NaN or infinity; the message names tensor and frame.
     """
     for name, values in observer.tensors(frame):
-        if not np.isfinite(values).all():
+        if values.size and not statistics.setdefault(name, Statistics()).add(values):
             raise CalibrationError(
                 f"tensor '{name}' is not finite on '{where}'",
                 "The model fails on this frame in FP32 already: check its weights and its training",
             )
-        if values.size:
-            statistics.setdefault(name, Statistics()).add(values)
     return statistics
 
 

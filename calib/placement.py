@@ -18,9 +18,6 @@ from irforge.calib.ranges import TensorRange
 from irforge.calib.tables import Kept
 from irforge.graph import Graph, attribute, infer_types, is_op, macs
 
-# int8 tensor cores take channels by 16 or 32; below this a kernel would mostly multiply padding.
-FEWEST_CHANNELS = 8
-
 _ACTIVATIONS = ("Relu", "LeakyRelu", "Clip", "PRelu")
 # What int8 passes through without a new scale.
 _MOVES = ("MaxPool",)
@@ -28,13 +25,44 @@ _MOVES = ("MaxPool",)
 _CARRIES = (*_ACTIVATIONS, *_MOVES, "Concat", "Add", "Mul", "Resize", "Sigmoid", "AveragePool")
 
 
+@dataclass(frozen=True)
+class Rules:
+    """What a compiler or runtime does well in int8.
+
+    fewest_channels: a convolution with fewer input or output channels stays as it is: int8 kernels take channels by 16
+        or 32 and would mostly multiply padding.
+    fuses_residual: a convolution adds an int8 residual inside its own kernel, before its Q.
+    gated_maps: a map times an attention gate, written to memory because reductions read it too, is a point.
+    """
+
+    fewest_channels: int
+    fuses_residual: bool
+    gated_maps: bool
+
+
+TENSORRT = Rules(fewest_channels=8, fuses_residual=True, gated_maps=True)
+CPU = Rules(fewest_channels=8, fuses_residual=False, gated_maps=False)
+
+
+@dataclass(frozen=True)
+class Span:
+    """The values a point keeps: everything beyond is clipped. `reach` is the larger magnitude of the two."""
+
+    low: float
+    high: float
+
+    @property
+    def reach(self) -> float:
+        return max(-self.low, self.high)
+
+
 @dataclass
 class Placement:
-    """The decision: convolutions to quantise by their output's name, points with the range (absolute) of each, and
-    what was kept with the reason."""
+    """The decision: convolutions to quantise by their output's name, points with the span of each, what was kept with
+    the reason, and the share of all MACs that is quantised."""
 
     convolutions: list[str] = field(default_factory=list)
-    points: dict[str, float] = field(default_factory=dict)
+    points: dict[str, Span] = field(default_factory=dict)
     kept: list[Kept] = field(default_factory=list)
     share: float = 0.0
 
@@ -43,6 +71,7 @@ def place(
     graph: Graph,
     tensors: Mapping[str, TensorRange],
     method: str,
+    rules: Rules = TENSORRT,
     *,
     keep: Sequence[str] = (),
     floats: Collection[str] = (),
@@ -53,6 +82,7 @@ def place(
     Args:
         tensors: measured ranges of its tensors.
         method: which threshold becomes a point's range.
+        rules: of the compiler it is placed for.
         keep: patterns (`encoder_0*`) of node, output or weight names; what matches stays in FP16.
         floats: first outputs of nodes that stay in FP32 and are therefore not quantised.
         sizes: input sizes to count MACs at, if the graph leaves them free.
@@ -63,18 +93,18 @@ def place(
     placement = Placement()
     chosen: list[NodeProto] = []
     for node in graph.of_type("Conv", "ConvTranspose", "Gemm", "MatMul"):
-        reason = _reason_to_keep(node, graph, tensors, shapes, keep, floats)
+        reason = _reason_to_keep(node, graph, tensors, shapes, rules, keep, floats)
         if reason:
             placement.kept.append(Kept(node.output[0], counts[node.output[0]] / total, reason))
         else:
             chosen.append(node)
     placement.convolutions = [node.output[0] for node in chosen]
     placement.share = sum(counts[name] for name in placement.convolutions) / total
-    points = _points(graph, chosen)
-    groups = _shared_scales(graph, points)
-    for group in groups:
+    for group in _shared_scales(graph, _points(graph, chosen, rules)):
         reach = max(tensors[name].thresholds[method] for name in group)
-        placement.points.update(dict.fromkeys(group, reach))
+        low, high = min(tensors[name].min for name in group), max(tensors[name].max for name in group)
+        span = Span(max(low, -reach), min(high, reach))
+        placement.points.update(dict.fromkeys(group, span))
     return placement
 
 
@@ -83,6 +113,7 @@ def _reason_to_keep(
     graph: Graph,
     tensors: Mapping[str, TensorRange],
     shapes: Mapping[str, Sequence[int | str | None]],
+    rules: Rules,
     keep: Sequence[str],
     floats: Collection[str],
 ) -> str:
@@ -98,8 +129,8 @@ def _reason_to_keep(
     if weight is None:
         return "its weights are computed"
     out_channels, in_channels = weight.shape[:2]
-    if min(out_channels, in_channels) < FEWEST_CHANNELS:
-        return f"fewer than {FEWEST_CHANNELS} channels{' a group' if attribute(node, 'group', 1) > 1 else ''}"
+    if min(out_channels, in_channels) < rules.fewest_channels:
+        return f"fewer than {rules.fewest_channels} channels{' a group' if attribute(node, 'group', 1) > 1 else ''}"
     if all(side == 1 for side in shapes.get(node.output[0], ())[2:]):
         return "one pixel: a squeeze, not a map"
     unseen = [name for name in (node.input[0], node.output[0]) if name not in tensors]
@@ -110,7 +141,7 @@ def _reason_to_keep(
     return ""
 
 
-def _points(graph: Graph, chosen: Sequence[NodeProto]) -> list[str]:
+def _points(graph: Graph, chosen: Sequence[NodeProto], rules: Rules) -> list[str]:
     """Inputs of the quantised convolutions; their results, where a path leads on to another of them; and what concats
     and pools between points need to stay int8."""
     convolutions = {node.output[0] for node in chosen}
@@ -118,9 +149,10 @@ def _points(graph: Graph, chosen: Sequence[NodeProto]) -> list[str]:
     leads_on = _leads_to(graph, convolutions)
     for node in chosen:
         result = _after_activation(graph, node.output[0])
-        if result in leads_on and not _fuses_with_residual(graph, result, convolutions, points):
+        fused = rules.fuses_residual and _fuses_with_residual(graph, result, convolutions, points)
+        if result in leads_on and not fused:
             points[result] = None
-    for node in graph.of_type("Mul"):
+    for node in graph.of_type("Mul") if rules.gated_maps else []:
         if node.output[0] in leads_on and _is_gated_map(graph, node, points):
             points[node.output[0]] = None
     settled = 0

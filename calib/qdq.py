@@ -14,6 +14,7 @@ from onnx import NodeProto
 
 from irforge.calib.cast import HALF_NORMAL
 from irforge.calib.histogram import LEVELS
+from irforge.calib.placement import Span
 from irforge.graph import Graph
 
 Floats = npt.NDArray[np.float32]
@@ -48,7 +49,8 @@ def half_scale(reach: npt.ArrayLike) -> Floats:
     exact = np.maximum(np.asarray(reach, np.float32) / np.float32(LEVELS), np.float32(HALF_NORMAL))
     rounded = exact.astype(np.float16)
     up = np.nextafter(rounded, np.float16(np.inf))
-    return np.where(rounded.astype(np.float32) < exact, up, rounded).astype(np.float32)
+    scale: Floats = np.where(rounded.astype(np.float32) < exact, up, rounded).astype(np.float32)
+    return scale
 
 
 def quantize_weight(weight: Floats, scales: Floats) -> QuantizedWeight:
@@ -64,49 +66,47 @@ def channel_reach(weight: Floats) -> Floats:
 
 
 def insert_qdq(
-    graph: Graph, convolutions: Sequence[str], points: Mapping[str, float], channel_scales: ChannelScales = "factored"
+    graph: Graph, convolutions: Sequence[str], points: Mapping[str, Span], channel_scales: ChannelScales = "factored"
 ) -> None:
     """Quantise the weights of convolutions and put a Q/DQ pair behind each point, in place; FP32 with FP16 scales.
 
     Args:
         convolutions: by their output's name; their inputs are points.
-        points: range (largest magnitude kept) of each tensor to be int8.
+        points: what each tensor to be int8 keeps.
     """
     by_output = {node.output[0]: node for node in graph.nodes}
     nodes = [by_output[name] for name in convolutions]
-    for name, reach in points.items():
-        _insert_point(graph, name, float(half_scale(reach)))
+    for name, span in points.items():
+        insert_point(graph, name, half_scale(span.reach), np.int8(0))
     for node in nodes:
         (_factored if channel_scales == "factored" else _on_axis)(graph, node)
     graph.tidy()
 
 
-def _insert_point(graph: Graph, name: str, scale: float) -> None:
+def insert_point(graph: Graph, name: str, scale: Any, zero_point: Any) -> None:
+    """Put QuantizeLinear and DequantizeLinear behind a tensor; whatever read it reads what comes out."""
     readers = graph.consumers(name)
-    pair = quantize_pair(graph, name, np.float32(scale), np.int8(0))
-    for reader in readers:
-        _rename_input(reader, name, pair)
-    graph.touch()
-
-
-def quantize_pair(graph: Graph, name: str, scale: Any, zero_point: Any) -> str:
-    """Add QuantizeLinear and DequantizeLinear behind a tensor; returns the name of what comes out."""
     parameters = [
         graph.add_array(np.asarray(scale), f"{name}_scale"),
         graph.add_array(np.asarray(zero_point), f"{name}_zero"),
     ]
     quantized = graph.add("QuantizeLinear", [name, *parameters], f"{name}_quantized")
-    return graph.add("DequantizeLinear", [quantized, *parameters], f"{name}_dequantized")
+    restored = graph.add("DequantizeLinear", [quantized, *parameters], f"{name}_dequantized")
+    for reader in readers:
+        for place, source in enumerate(reader.input):
+            if source == name:
+                reader.input[place] = restored
+    graph.touch()
 
 
 def _on_axis(graph: Graph, node: NodeProto) -> None:
-    weight = _weight(graph, node)
+    weight = weight_of(graph, node)
     quantized = quantize_weight(weight, half_scale(channel_reach(weight)))
-    _dequantized_weight(graph, node, quantized.values, quantized.scales)
+    dequantized_weight(graph, node, quantized.values, quantized.scales)
 
 
 def _factored(graph: Graph, node: NodeProto) -> None:
-    weight = _weight(graph, node)
+    weight = weight_of(graph, node)
     reach = channel_reach(weight)
     # From the smallest channel up, so that no factor is below 1 and the convolution's own result never exceeds what
     # the batch normalisation makes of it.
@@ -114,7 +114,7 @@ def _factored(graph: Graph, node: NodeProto) -> None:
     base = float(half_scale(max(smallest, reach.max() / _LARGEST_FACTOR)))
     factors = half_scale(np.maximum(reach / np.float32(base), LEVELS))
     quantized = quantize_weight(weight, factors * np.float32(base))
-    _dequantized_weight(graph, node, quantized.values, np.float32(base))
+    dequantized_weight(graph, node, quantized.values, np.float32(base))
     bias = graph.array(node.input[2]) if len(node.input) > 2 and node.input[2] else None
     del node.input[2:]
     result = node.output[0]
@@ -134,7 +134,7 @@ def _factored(graph: Graph, node: NodeProto) -> None:
     graph.touch()
 
 
-def _dequantized_weight(graph: Graph, node: NodeProto, values: npt.NDArray[np.int8], scales: Any) -> None:
+def dequantized_weight(graph: Graph, node: NodeProto, values: npt.NDArray[np.int8], scales: Any) -> None:
     # Every convolution gets a DQ and a weight of its own: TensorRT fuses a shared one with a single reader.
     name = node.input[1]
     scales = np.asarray(scales, np.float32)
@@ -143,18 +143,12 @@ def _dequantized_weight(graph: Graph, node: NodeProto, values: npt.NDArray[np.in
         graph.add_array(scales, f"{name}_scale"),
         graph.add_array(np.zeros(scales.shape, np.int8), f"{name}_zero"),
     ]
-    axis = {"axis": 0} if scales.ndim else {}
+    axis: dict[str, Any] = {"axis": 0} if scales.ndim else {}
     node.input[1] = graph.add("DequantizeLinear", parameters, f"{name}_dequantized", **axis)
     graph.touch()
 
 
-def _weight(graph: Graph, node: NodeProto) -> Floats:
+def weight_of(graph: Graph, node: NodeProto) -> Floats:
     weight = graph.array(node.input[1])
     assert weight is not None
     return weight.astype(np.float32)
-
-
-def _rename_input(node: NodeProto, old: str, new: str) -> None:
-    for place, name in enumerate(node.input):
-        if name == old:
-            node.input[place] = new

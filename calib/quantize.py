@@ -51,7 +51,7 @@ def quantize_model(
     from irforge.calib.floats import raise_opset, require_float_model
     from irforge.calib.histogram import check_method
     from irforge.calib.islands import fp32_islands
-    from irforge.calib.placement import place
+    from irforge.calib.placement import CPU, TENSORRT, place
     from irforge.calib.qdq import insert_qdq
     from irforge.calib.ranges import check_fresh, load_ranges
     from irforge.calib.tables import PassReport
@@ -76,10 +76,13 @@ def quantize_model(
     graph.tidy()
     islands = fp32_islands(model, contract, ranges.tensors) if for_tensorrt else {}
     sizes = {contract.input.name: (1, contract.input.channels, *contract.input.size)}
-    placement = place(graph, ranges.tensors, method, keep=keep, floats=islands, sizes=sizes)
+    rules = TENSORRT if for_tensorrt else CPU
+    placement = place(graph, ranges.tensors, method, rules, keep=keep, floats=islands, sizes=sizes)
     unmatched = set(keep) - {pattern for kept in placement.kept for pattern in keep if f"'{pattern}'" in kept.reason}
     if unmatched:
-        raise UsageError(f"no convolution matches '{sorted(unmatched)[0]}'", "Patterns are node, output or weight names")
+        raise UsageError(
+            f"no convolution matches '{sorted(unmatched)[0]}'", "Patterns are node, output or weight names"
+        )
     if not placement.convolutions:
         reasons = ", ".join(sorted({kept.reason for kept in placement.kept})) or "it has no convolutions"
         raise CalibrationError(f"nothing in '{model_path}' can be quantised: {reasons}")
@@ -90,7 +93,7 @@ def quantize_model(
         insert_qdq(graph, placement.convolutions, placement.points, channel_scales)
         count = cast_to_half(model, islands)
     else:
-        insert_unsigned_qdq(graph, placement.convolutions, placement.points, ranges.tensors)
+        insert_unsigned_qdq(graph, placement.convolutions, placement.points)
     contract = contract.with_step(
         "quantize",
         model_sha256=fingerprint,
