@@ -26,11 +26,16 @@ class InputRecipe(_Part):
 
 
 class Source(_Part):
-    """A dataset as `NAME:SPLIT` or a path, and the share of the training samples that are drawn from it."""
+    """A dataset as `NAME:SPLIT` or a path, and the share of the training samples that are drawn from it.
+
+    `licence` is what the contract records of data whose licence is not known by name. With `validation` False none of
+    its frames are held out.
+    """
 
     data: str
     share: float = Field(default=1.0, gt=0)
     validation: bool = True
+    licence: str = ""
 
 
 class Augment(_Part):

@@ -14,7 +14,7 @@ from pytorch_lightning.callbacks import Callback, TQDMProgressBar
 
 import irforge
 from irforge import files
-from irforge.contract import Contract, InputSpec, Metric, Normalization, Provenance, Squash
+from irforge.contract import Contract, DataNote, InputSpec, Metric, Normalization, Provenance, Squash
 from irforge.datasets import Dataset, open_dataset
 from irforge.errors import UsageError
 from irforge.train.checkpoint import save_checkpoint
@@ -81,7 +81,7 @@ def run_training(
             network=recipe.network,
             recipe=recipe_name,
             recipe_sha256=files.sha256_of_json(recipe.model_dump(mode="json")),
-            trained_on=[part.note() for part in train],
+            trained_on=[licensed(part.note(), source) for part, source in zip(train, recipe.data, strict=True)],
             validated_on=[part.note() for part in held],
             seed=recipe.seed,
             irforge_version=irforge.__version__,
@@ -113,6 +113,11 @@ def run_training(
         for number, handler in handlers.items():
             signal.signal(number, handler)
     return out / BEST
+
+
+def licensed(note: DataNote, source: Source) -> DataNote:
+    """The note with the licence that the recipe states, where it states one."""
+    return note.model_copy(update={"licence": source.licence}) if source.licence else note
 
 
 def open_sources(sources: Sequence[Source], share: float, data_root: str | None) -> tuple[list[Dataset], list[Dataset]]:
