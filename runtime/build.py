@@ -24,7 +24,7 @@ def build(
     timing_cache: Annotated[Path | None, typer.Option(help="TensorRT: read and update this timing cache.")] = None,
     workspace: Annotated[int, typer.Option(help="Scratch memory that tactics may take, MiB; 0 sets no limit.")] = 0,
     require: Annotated[
-        str, typer.Option(help="Fail below these shares of convolution MACs, such as int8=0.9 or fp16=0.95.")
+        str, typer.Option(help="Fail below these shares of convolution MACs: int8=0.9 (in and out), int8:read=0.9.")
     ] = "",
     log: Annotated[bool, typer.Option("--log", help="Print the compiler's log.")] = False,
 ) -> None:

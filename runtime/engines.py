@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import irforge
 from irforge.artifact import load_model, read_contract
@@ -65,7 +65,7 @@ def build_engine(model: str | os.PathLike[str], output: str | os.PathLike[str], 
     backend = backend_of(output)
     targets = _targets(backend, options)
     contract = read_contract(model)
-    loaded = check_graph(model, backend)
+    loaded, warnings = check_graph(model, backend)
     profile = profile_of(loaded, contract, options.batch)
     with replacing(output) as temporary:
         request = BuildRequest(
@@ -86,27 +86,14 @@ def build_engine(model: str | os.PathLike[str], output: str | os.PathLike[str], 
             engine=Path(output).name,
             engine_sha256=sha256_of_file(temporary),
             engine_bytes=temporary.stat().st_size,
-            runtime=_RUNTIMES[backend],
-            loaders=LOADERS[_RUNTIMES[backend]],
-            runtime_version=result.version,
-            irforge_version=irforge.__version__,
-            platform=this_platform(),
-            compute_capabilities=list(result.compute_capabilities),
-            device=result.device,
+            **_runtime_facts(backend, result),
             skipped_targets=skipped,
-            notes=_notes(loaded, report, result.compute_capabilities),
+            notes=[*warnings, *_notes(loaded, report, result.compute_capabilities)],
             onnx=Source(name=Path(model).name, sha256=sha256_of_file(model)),
             profile={name: [list(shape) for shape in bounds] for name, bounds in profile.items()},
             proofs=list(report.proofs),
             proof_unavailable=report.reason,
-            trtexec=trtexec_commands(
-                os.fspath(model),
-                str(output).removesuffix(".rtx.engine").removesuffix(".engine") + ".engine",
-                profile,
-                timing_cache=request.timing_cache,
-                workspace_bytes=options.workspace_bytes,
-            ),
-            build_seconds=round(result.seconds, 3),
+            trtexec=_trtexec(model, output, profile, options),
             build_log_tail=log[-_LOG_LINES:],
             built_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             contract=contract,
@@ -117,13 +104,37 @@ def build_engine(model: str | os.PathLike[str], output: str | os.PathLike[str], 
     return sidecar
 
 
+def _runtime_facts(backend: Backend, result: BuildResult) -> dict[str, Any]:
+    runtime = _RUNTIMES[backend]
+    return {
+        "runtime": runtime,
+        "loaders": LOADERS[runtime],
+        "runtime_version": result.version,
+        "irforge_version": irforge.__version__,
+        "platform": this_platform(),
+        "compute_capabilities": list(result.compute_capabilities),
+        "device": result.device,
+        "build_seconds": round(result.seconds, 3),
+    }
+
+
+def _trtexec(
+    model: str | os.PathLike[str], output: str | os.PathLike[str], profile: Profile, options: BuildOptions
+) -> dict[str, str]:
+    plain = os.fspath(output).removesuffix(".rtx.engine").removesuffix(".engine") + ".engine"
+    cache = str(options.timing_cache) if options.timing_cache else None
+    return trtexec_commands(
+        os.fspath(model), plain, profile, timing_cache=cache, workspace_bytes=options.workspace_bytes
+    )
+
+
 def compile_gate(model: str | os.PathLike[str], targets: tuple[str, ...] = DEFAULT_TARGETS) -> PlanReport:
     """Put a graph through NVIDIA's parser and compiler without keeping the engine.
 
     Raises:
         see `build_engine`.
     """
-    loaded = check_graph(model, "tensorrt_rtx")
+    loaded, _ = check_graph(model, "tensorrt_rtx")
     contract = read_contract(model)
     profile = profile_of(loaded, contract, (1, 1, 1))
     with tempfile.TemporaryDirectory(prefix="irforge-gate-") as folder:
@@ -147,8 +158,11 @@ def backend_of(output: str | os.PathLike[str]) -> Backend:
     raise UsageError(f"'{output}' must end in .engine (TensorRT) or .rtx.engine (TensorRT-RTX)")
 
 
-def check_graph(model: str | os.PathLike[str], backend: Backend) -> ModelProto:
+def check_graph(model: str | os.PathLike[str], backend: Backend) -> tuple[ModelProto, list[str]]:
     """The gates before the compiler: safe loading and onnx.checker, lint, and ONNX Runtime.
+
+    Returns:
+        the loaded model, and lint's warnings.
 
     Raises:
         ArtifactError: the file is damaged or unsafe.
@@ -159,14 +173,16 @@ def check_graph(model: str | os.PathLike[str], backend: Backend) -> ModelProto:
 
     loaded = load_model(model)
     target = LintTarget("TensorRT-RTX", (11, 0), is_rtx=True) if backend == "tensorrt_rtx" else None
+    warnings = []
     for finding in lint(loaded, target):
         if finding.level == "error":
             raise BuildError(f"lint refuses '{model}' at {finding.where}: {finding.what}", finding.mend)
+        warnings.append(f"{finding.where}: {finding.what}. {finding.mend}")
     try:
         OrtSession(model, threads=1).close()
     except ArtifactError as error:
         raise BuildError(f"the gate before the compiler refuses the graph: {error.what}", error.remedy) from None
-    return loaded
+    return loaded, warnings
 
 
 def profile_of(model: ModelProto, contract: Contract, batch: tuple[int, int, int]) -> Profile:

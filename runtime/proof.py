@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from irforge.errors import CheckFailed, UsageError
 
 PRECISIONS = ("int8", "fp16", "bf16", "fp32")
+_READ = ":read"
 
 
 class _Part(BaseModel):
@@ -76,27 +77,27 @@ class PrecisionProof(_Part):
 
 
 def parse_requirement(text: str) -> dict[str, float]:
-    """`int8=0.9,fp16=0.05` -> least share of convolution MACs by precision.
+    """`int8=0.9,fp16:read=1` -> least share of convolution MACs by precision, read and written or only read.
 
     Raises:
         UsageError: not of that form.
     """
     wanted = {}
     for part in filter(None, text.split(",")):
-        name, _, share = part.partition("=")
+        name, _, value = (piece.strip() for piece in part.partition("="))
         try:
-            wanted[name.strip()] = float(share)
+            share = float(value)
         except ValueError:
-            wanted[name.strip()] = -1.0
-        if name.strip() not in PRECISIONS or not 0 <= wanted[name.strip()] <= 1:
-            raise UsageError(
-                f"'{part}' is no requirement", f"Write one like int8=0.9; precisions: {', '.join(PRECISIONS)}"
-            )
+            share = -1.0
+        if name.removesuffix(_READ) not in PRECISIONS or not 0 <= share <= 1:
+            known = ", ".join(PRECISIONS)
+            raise UsageError(f"'{part}' is no requirement", f"Write int8=0.9 or int8{_READ}=0.9; precisions: {known}")
+        wanted[name] = share
     return wanted
 
 
 def check_requirement(proofs: list[PrecisionProof], wanted: dict[str, float], engine: str) -> None:
-    """Hold every program of an engine to the asked shares of MACs that read and write a precision.
+    """Hold every program of an engine to the asked shares of convolution MACs.
 
     Raises:
         CheckFailed: a share is lower, or nothing is known about the engine.
@@ -104,11 +105,13 @@ def check_requirement(proofs: list[PrecisionProof], wanted: dict[str, float], en
     if wanted and not proofs:
         raise CheckFailed(f"nothing proves the precision of '{engine}'", "Leave --require away to build it unproven")
     for proof in proofs:
-        for precision, least in wanted.items():
-            share = proof.share(precision)
+        for name, least in wanted.items():
+            precision, read_only = name.removesuffix(_READ), name.endswith(_READ)
+            share = proof.share(precision, writes=not read_only)
             if share < least:
+                does = "read" if read_only else "read and write"
                 raise CheckFailed(
                     f"in '{engine}' for SM {', '.join(proof.compute_capabilities)} {100 * share:.1f} % of the "
-                    f"convolution MACs read and write {precision}, {100 * least:.1f} % were asked for "
-                    f"({100 * proof.share(precision, writes=False):.1f} % read it)",
+                    f"convolution MACs {does} {precision}, {100 * least:.1f} % were asked for",
+                    f"They read {proof.summary} and write {proof.writes_summary}",
                 )

@@ -187,11 +187,13 @@ def test_a_requirement_is_held_against_macs_that_read_and_write(chains: dict[str
     check_requirement(proofs, parse_requirement("fp16=0.9"), "x.engine")
     with pytest.raises(CheckFailed, match=r"0\.0 %.*int8, 90\.0 %"):
         check_requirement(proofs, parse_requirement("int8=0.9"), "x.engine")
+    int8 = list(read_plan(compiled(chains["int8"])[0]).proofs)
+    check_requirement(int8, parse_requirement("int8:read=1"), "x.engine")
     with pytest.raises(CheckFailed, match="nothing proves"):
         check_requirement([], parse_requirement("int8=0.9"), "x.engine")
 
 
-@pytest.mark.parametrize("text", ["int8", "int7=0.5", "int8=2", "int8=much"])
+@pytest.mark.parametrize("text", ["int8", "int7=0.5", "int8=2", "int8=much", "int8:write=1"])
 def test_a_requirement_of_another_form_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match=r"int8=0\.9"):
         parse_requirement(text)
