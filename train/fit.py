@@ -32,12 +32,13 @@ def fit(
     changes: dict[str, object] = {}
     if data:
         changes["data"] = [Source(data=name) for name in data]
+        changes["stages"] = [stage.model_copy(update={"shares": None}) for stage in wanted.stages]
     if seed is not None:
         changes["seed"] = seed
+    wanted = wanted.model_copy(update=changes)
     if epochs is not None:
         last = wanted.stages[-1].model_copy(update={"epochs": epochs})
-        changes["stages"] = [*wanted.stages[:-1], last]
-    wanted = wanted.model_copy(update=changes)
+        wanted = wanted.model_copy(update={"stages": [*wanted.stages[:-1], last]})
     if not wanted.data:
         raise UsageError("no training data", "Give --data NAME:SPLIT, or name it in the recipe under 'data'")
     best = run_training(

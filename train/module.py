@@ -136,7 +136,9 @@ class MaskData(pl.LightningDataModule):
         epoch = self.trainer.current_epoch
         stage, _ = self.recipe.stage_at(epoch)
         augment = stage.augment or self.recipe.augment
-        crops = CropDataset(self.train, self.shares, stage.samples, stage.crop, augment, self.recipe.seed, epoch)
+        crops = CropDataset(
+            self.train, stage.shares or self.shares, stage.samples, stage.crop, augment, self.recipe.seed, epoch
+        )
         return DataLoader(crops, batch_size=stage.batch, drop_last=True, num_workers=self.workers)
 
     def val_dataloader(self) -> DataLoader[Any]:

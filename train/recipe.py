@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from irforge.errors import InputError, UsageError
 
@@ -71,6 +71,8 @@ class Stage(_Part):
     """In place of the recipe's."""
     ema: float | None = Field(default=None, ge=0, lt=1)
     """In place of the recipe's."""
+    shares: list[float] | None = None
+    """In place of the sources' shares, in their order."""
 
 
 class Optimizer(_Part):
@@ -101,6 +103,12 @@ class Recipe(_Part):
     channels_last: bool = True
     compile: bool = False
     seed: int = 1
+
+    @model_validator(mode="after")
+    def _one_share_a_source(self) -> Recipe:
+        if self.data and any(s.shares is not None and len(s.shares) != len(self.data) for s in self.stages):
+            raise ValueError("a stage's 'shares' needs one number for each entry of 'data'")
+        return self
 
     @property
     def epochs(self) -> int:
