@@ -92,8 +92,8 @@ def onnx_from_torch(
     model = _trace(deployable, contract, opset)
     _name_sides(model, contract)
     strip_annotations(model)
-    counts = run_passes(model, target)
     del model.graph.value_info[:]
+    counts = run_passes(model, target)
     model.ir_version = min(model.ir_version, MAX_IR_VERSION)
     model.producer_name, model.producer_version = "irforge", __version__
     model.graph.name = contract.provenance.detector

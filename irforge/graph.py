@@ -322,8 +322,14 @@ def infer_types(model: ModelProto, shapes: Mapping[str, Sequence[int]] | None = 
 
 def _type(value: ValueInfoProto) -> tuple[int, Shape]:
     tensor = value.type.tensor_type
-    sides = (side.dim_param or (side.dim_value if side.HasField("dim_value") else None) for side in tensor.shape.dim)
-    return tensor.elem_type, tuple(sides)
+    return tensor.elem_type, tuple(_side(side) for side in tensor.shape.dim)
+
+
+def _side(side: onnx.TensorShapeProto.Dimension) -> int | str | None:
+    # Shape inference invents names such as unk__3 for sides it cannot relate to any other.
+    if side.HasField("dim_param") and not side.dim_param.startswith("unk__"):
+        return side.dim_param or None
+    return side.dim_value if side.HasField("dim_value") else None
 
 
 def macs(model: ModelProto, shapes: Mapping[str, Sequence[int]] | None = None) -> dict[str, int]:

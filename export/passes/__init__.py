@@ -9,6 +9,14 @@ from onnx import ModelProto
 
 from irforge.export.passes.affine import fold_affine_after, fold_affine_before
 from irforge.export.passes.constants import fold_constants
+from irforge.export.passes.cpu import (
+    blocked_residuals,
+    declare_upsampled_shapes,
+    gated_means_as_products,
+    split_concatenations,
+    strided_single_outputs,
+    upsampled_planes_as_products,
+)
 from irforge.export.passes.reductions import global_max_as_reduction, merge_shared_perceptrons
 from irforge.graph import Graph
 
@@ -21,6 +29,14 @@ ALWAYS: tuple[Pass, ...] = (
     fold_affine_after,
     global_max_as_reduction,
     merge_shared_perceptrons,
+)
+FOR_CPU: tuple[Pass, ...] = (
+    declare_upsampled_shapes,
+    split_concatenations,
+    strided_single_outputs,
+    gated_means_as_products,
+    blocked_residuals,
+    upsampled_planes_as_products,
 )
 
 
@@ -35,7 +51,7 @@ def run_passes(model: ModelProto, target: Target = "tensorrt") -> dict[str, int]
     """
     graph = Graph(model)
     counts: dict[str, int] = {}
-    for rewrite in ALWAYS:
+    for rewrite in (*ALWAYS, *FOR_CPU) if target == "cpu" else ALWAYS:
         counts[rewrite.__name__] = rewrite(graph)
         graph.tidy()
     return counts
