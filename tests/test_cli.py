@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from time import perf_counter
 
 import pytest
 
@@ -41,15 +41,15 @@ except SystemExit as end:
     assert not end.code
 print("LOADED", *sys.modules)
 """
-    seconds = []
-    for _ in range(3):
-        start = perf_counter()
-        shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-        seconds.append(perf_counter() - start)
+    before = os.times()
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    after = os.times()
+    # Processor time: what else runs on this machine is not to count.
+    seconds = after.children_user + after.children_system - before.children_user - before.children_system
     loaded = shown.partition("LOADED")[2].split()
     assert "irforge.cli" in loaded
     assert not set(HEAVY) & set(loaded)
-    assert min(seconds) < 0.5
+    assert seconds < 0.5
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from time import perf_counter
+from time import process_time
 
 import cv2
 import numpy as np
@@ -133,17 +133,18 @@ def test_unusable_frames_are_named(spot_model: Model) -> None:
         irforge.load(spot_model(), backend="tensorrt")
 
 
-def test_frame_to_targets_costs_little_beside_the_session(spot_model: Model, spot_frame: Frames) -> None:
-    # The promise of 10 % is measured on MSHNet by benchmarks/cpu.py; here the host's own work stays below a millisecond
-    # on a 256 x 256 frame, of which MSHNet's session takes some eighty.
-    path = spot_model(size=(256, 256))
+def test_frame_to_targets_costs_little_beside_the_session(
+    monkeypatch: pytest.MonkeyPatch, spot_model: Model, spot_frame: Frames
+) -> None:
+    # The promise of 10 % is measured on MSHNet by benchmarks/cpu.py; here the host's own work stays below two
+    # milliseconds of processor time on a 256 x 256 frame, of which MSHNet's session takes some eighty on one core.
+    monkeypatch.setattr("irforge.runtime.detector.perf_counter", process_time)
     frame = spot_frame(256, 256)
     host = []
-    with irforge.load(path, threads=1) as detector:
+    with irforge.load(spot_model(size=(256, 256)), threads=1) as detector:
         for _ in range(30):
-            start = perf_counter()
             detector(frame)
-            host.append(perf_counter() - start - detector.last_times.infer)
+            host.append(detector.last_times.prepare + detector.last_times.decode)
     assert statistics.median(host) < 2e-3
 
 
