@@ -157,7 +157,9 @@ def test_a_model_without_contract_names_adopt(tmp_path: Path, frame_folder: Path
 
 
 @pytest.mark.parametrize("settings", [{"method": "max"}, {"percentile": 0}, {"percentile": 101}, {"limit": 0}])
-def test_settings_that_make_no_sense_are_refused(attentive: Path, frame_folder: Path, settings: dict[str, object]) -> None:
+def test_settings_that_make_no_sense_are_refused(
+    attentive: Path, frame_folder: Path, settings: dict[str, object]
+) -> None:
     with pytest.raises(UsageError):
         collect_ranges(attentive, str(frame_folder), **settings)  # type: ignore[arg-type]
 

@@ -32,7 +32,9 @@ def test_one_changed_weight_makes_ranges_stale(attentive: Path, attentive_ranges
     array.flat[0] = np.nextafter(array.flat[0], np.float32(9))
     tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
     ranges = load_ranges(attentive_ranges)
-    with pytest.raises(CalibrationError, match=r"stale calibration.*graph or weights.*irforge calibrate attentive.onnx"):
+    with pytest.raises(
+        CalibrationError, match=r"stale calibration.*graph or weights.*irforge calibrate attentive.onnx"
+    ):
         check_fresh(ranges, attentive_ranges, model, read_contract(model))
 
 
