@@ -89,7 +89,7 @@ def onnx_from_torch(
     """
     if opset not in OPSETS:
         raise UsageError(f"opset {opset} is not written", f"Opsets: {', '.join(map(str, OPSETS))}")
-    model = _trace(deployable, contract, opset)
+    model = trace(deployable, contract, opset)
     _name_sides(model, contract)
     strip_annotations(model)
     del model.graph.value_info[:]
@@ -105,7 +105,12 @@ def onnx_from_torch(
     return model, counts
 
 
-def _trace(deployable: nn.Module, contract: Contract, opset: int) -> ModelProto:
+def trace(deployable: nn.Module, contract: Contract, opset: int = 20) -> ModelProto:
+    """What torch's exporter makes of a module, before any rewrite of ours; batch and, if so, sides are free.
+
+    Raises:
+        ExportError: the exporter gives up; the message says why.
+    """
     spec = contract.input
     height, width = spec.size
     # Two frames: the exporter would take a batch of one for a constant.
