@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 # A size for the published protocol, and a thermal camera's. (height, width)
 SMALL, HEADLINE = (256, 256), (512, 640)
+# One program serves all targets of a plan, and Turing has no int8 convolution: it gets a plan of its own.
+GENERATIONS = {"": ("8.0", "8.6", "8.9", "12.0"), ".sm75": ("7.5",)}
 STATE = ".demo.json"
 
 
@@ -116,10 +118,11 @@ def engines(model: Path, out: Path) -> None:
 
     name = model.name.removesuffix(".onnx")
     if find_spec("tensorrt_rtx_bindings") or find_spec("tensorrt_rtx"):
-        engine = out / f"{name}.rtx.engine"
-        files = [engine, Path(f"{engine}.json")]
-        options = BuildOptions(targets=("7.5", "8.0", "8.6", "8.9", "12.0"))
-        once(out, "build", [model], files, lambda: build_engine(model, engine, options))
+        for kind, targets in GENERATIONS.items():
+            engine = out / f"{name}{kind}.rtx.engine"
+            files = [engine, Path(f"{engine}.json")]
+            options = BuildOptions(targets=targets)
+            once(out, "build", [model], files, lambda e=engine, o=options: build_engine(model, e, o))  # type: ignore[misc]
     else:
         typer.echo(f"build      {name}: skipped, TensorRT-RTX is not installed (pip install 'irforge[rtx]')")
     if gpus() and find_spec("tensorrt"):

@@ -29,21 +29,23 @@ def engine_facts(model: Path) -> list[EngineFacts]:
 
 
 def _facts(sidecar: Sidecar) -> list[EngineFacts]:
-    note = ". ".join(f"SM {target} was skipped: {reason}" for target, reason in sidecar.skipped_targets.items())
+    skipped = [f"SM {target} was skipped: {reason}" for target, reason in sidecar.skipped_targets.items()]
+    unknown = [f"the plan could not be read: {sidecar.proof_unavailable}"] if sidecar.proof_unavailable else []
+    notes = [*unknown, *sidecar.notes, *skipped]
     if sidecar.proofs:
-        return [_proven(sidecar, proof, note) for proof in sidecar.proofs]
+        return [_proven(sidecar, proof, notes) for proof in sidecar.proofs]
     return [
         EngineFacts(
             file=sidecar.engine,
             file_bytes=sidecar.engine_bytes,
             runtime=sidecar.runtime,
             targets=sidecar.compute_capabilities,
-            note=". ".join(filter(None, [sidecar.proof_unavailable, note])),
+            notes=notes,
         )
     ]
 
 
-def _proven(sidecar: Sidecar, proof: PrecisionProof, note: str) -> EngineFacts:
+def _proven(sidecar: Sidecar, proof: PrecisionProof, notes: list[str]) -> EngineFacts:
     known = proof.bytes_read is not None and proof.bytes_written is not None
     return EngineFacts(
         file=sidecar.engine,
@@ -53,8 +55,10 @@ def _proven(sidecar: Sidecar, proof: PrecisionProof, note: str) -> EngineFacts:
         kernels=proof.kernels,
         int8_share=proof.share("int8"),
         fp16_share=proof.share("fp16"),
+        reads=proof.summary,
+        writes=proof.writes_summary,
         bytes_moved=(proof.bytes_read or 0) + (proof.bytes_written or 0) if known else None,
         peak_bytes=proof.peak_bytes,
         weight_bytes=proof.constant_bytes,
-        note=note,
+        notes=notes,
     )

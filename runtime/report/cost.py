@@ -9,7 +9,6 @@ from irforge.runtime.report.wording import (
     NOT_MEASURED,
     count,
     milliseconds,
-    percent,
     plural,
     quantity,
     size_text,
@@ -99,19 +98,19 @@ def _bars(bars: list[str]) -> Markup:
 
 def engines(report: Report) -> Markup:
     """What the compiled plans say, for each group of GPUs that share one."""
-    headers = ["", "Kernels", "MACs in int8", "MACs in FP16", "Moved / frame", "Peak memory", "Weights", "Engine"]
+    headers = ["", "Kernels", "Convolutions read", "and write", "Moved / frame", "Peak memory", "Weights", "Engine"]
     parts = []
     for model in report.models:
         if not model.engines:
             continue
         title = joined([named(model), size_text(model.height, model.width)], " ")
         parts += [heading(title, model.name), table(headers, map(_engine_row, model.engines))]
-        notes = dict.fromkeys(plan.note for plan in model.engines if plan.note)
-        parts += [element("p", f"{model.name}: {note}", "note") for note in notes]
+        notes = dict.fromkeys(f"{plan.file}: {note}." for plan in model.engines for note in plan.notes)
+        parts += [element("p", note, "note") for note in notes]
     if not parts:
         return element("p", "No engine built from these files lies beside them: 'irforge build' compiles one.")
     note = (
-        "Shares are of the convolutions' multiply-accumulates that both read and write the type. Bytes moved count "
+        "Reads and writes are shares of the convolutions' multiply-accumulates by type. Bytes moved count "
         "every tensor that a kernel names as if it came from memory; peak memory is what one execution holds."
     )
     return joined([*parts, element("p", note, "note")])
@@ -122,8 +121,8 @@ def _engine_row(plan: EngineFacts) -> Row:
     return [
         f"SM {', '.join(plan.targets)}",
         count(plan.kernels),
-        percent(plan.int8_share, 1),
-        percent(plan.fp16_share, 1),
+        Cell(plan.reads or NOT_MEASURED, style="text"),
+        Cell(plan.writes or NOT_MEASURED, style="text"),
         quantity(plan.bytes_moved),
         quantity(plan.peak_bytes),
         Cell(weights or NOT_MEASURED, style="text"),

@@ -182,8 +182,10 @@ class Parity(_Part):
 
 
 class EngineFacts(_Part):
-    """What a compiled plan says of itself for the GPUs that share one program. Shares (0..1) are of the convolution
-    MACs that read and write a type; a null was not in the plan, and `note` says why."""
+    """What a compiled plan says of itself for the GPUs that share one program; a null was not in the plan.
+
+    Shares (0..1) are of the convolution MACs that both read and write a type; `reads`, `writes` name all types.
+    """
 
     file: str
     file_bytes: int = Field(ge=0)
@@ -192,10 +194,12 @@ class EngineFacts(_Part):
     kernels: int | None = None
     int8_share: float | None = None
     fp16_share: float | None = None
+    reads: str = ""
+    writes: str = ""
     bytes_moved: int | None = None
     peak_bytes: int | None = None
     weight_bytes: dict[str, int] = {}
-    note: str = ""
+    notes: list[str] = []
 
 
 class Model(_Part):
