@@ -141,7 +141,7 @@ def measured(models: Sequence[Path], checkpoint: Path) -> Report:
     from irforge.runtime.measure import Plan
 
     def plan(size: tuple[int, int]) -> Plan:
-        return Plan(Schedule(10, 2, 1)) if size == SMALL else Plan(Schedule(4, 1, 1), frames=4)
+        return Plan(Schedule(10, 1, 1)) if size == SMALL else Plan(Schedule(6, 1, 1), frames=3)
 
     command = shlex.join(["python", "-m", "irforge.demo", *sys.argv[1:]])
     return bench_models(models, plan=plan, protocol="native", reference=checkpoint, command=command)

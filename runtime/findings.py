@@ -5,59 +5,55 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from irforge.runtime.report.schema import Check, Data, Environment, Finding, Model
-from irforge.runtime.report.wording import chosen_engine, milliseconds, plural, quantity, ratio, signed, size_text
+from irforge.runtime.report.wording import (
+    chosen_engine,
+    count,
+    milliseconds,
+    plural,
+    quantity,
+    signed,
+    size_text,
+)
 
 # One thread measured on an otherwise idle machine leaves the one-minute load below this.
 BUSY_LOAD = 0.7
-# Below this many targets a single one moves Pd by more than half a point.
+# The limits on accuracy go down to half a point: with fewer targets than this, a single one decides.
 FEW_TARGETS = 200
+# Closer than this is the same speed: repeated runs differ by as much.
+SAME_SPEED = 0.05
 
 _ORDER = ("bad", "caution", "good", "note")
 
 
 def findings(models: Sequence[Model], data: Data, here: Environment) -> list[Finding]:
     """Worst first: missed limits, precisions that are slower than FP32 here, a busy machine, few targets, what held."""
-    found: list[Finding] = []
-    for size in sorted({(m.height, m.width) for m in models}, key=lambda s: -s[0] * s[1]):
-        here_models = [m for m in models if (m.height, m.width) == size]
-        found += _parity(here_models, size_text(*size))
-        found += _speed(here_models, size_text(*size))
+    found = [finding for model in models for finding in _missed_limits(model)]
+    found += _speed(models)
     if here.load_average and here.load_average[0] >= BUSY_LOAD:
-        found.append(
-            Finding(
-                level="caution",
-                text=f"The machine was busy when the measurement began (load {here.load_average[0]:.1f} on "
-                f"{plural(here.cores, 'core')}): times are too long, and their ratios are the safer figures.",
-            )
-        )
+        load = f"{here.load_average[0]:.1f} on {plural(here.cores, 'core')}"
+        text = f"The machine was busy when the measurement began (load {load}): times are too long, ratios hold better."
+        found.append(Finding(level="caution", text=text))
     if data.targets is not None and 0 < data.targets < FEW_TARGETS:
-        found.append(
-            Finding(
-                level="caution",
-                text=f"Only {plural(data.targets, 'target')} in {plural(data.frames, 'frame')}: one more or less is "
-                f"{100 / data.targets:.1f} points of Pd.",
-            )
-        )
+        n = f"{plural(data.targets, 'target')} in {plural(data.frames, 'frame')}"
+        text = f"Only {n}: one more or less is {100 / data.targets:.1f} points of Pd."
+        found.append(Finding(level="caution", text=text))
+    found += _kept_limits(models)
     return sorted(found, key=lambda finding: _ORDER.index(finding.level))
 
 
-def _parity(models: Sequence[Model], size: str) -> list[Finding]:
-    found, kept = [], []
-    for model in models:
-        if model.parity is None:
-            continue
-        missed = [check for check in model.parity.checks if not check.passed]
-        name = model.precision.upper()
-        if missed:
-            words = "; ".join(_missed(check) for check in missed)
-            found.append(Finding(level="bad", text=f"{name} at {size} misses its limits: {words}."))
-        elif model.parity.iou_points is None:
-            kept.append(name)
-        else:
-            kept.append(f"{name} ({signed(model.parity.iou_points)} IoU, {signed(model.parity.pd_points)} Pd)")
-    if kept:
-        found.append(Finding(level="good", text=f"Within limits at {size}, in points: {', '.join(kept)}."))
-    return found
+def _missed_limits(model: Model) -> list[Finding]:
+    if model.parity is None or model.parity.passed:
+        return []
+    missed = [check for check in model.parity.checks if not check.passed]
+    name = f"{model.precision.upper()} at {size_text(model.height, model.width)}"
+    words = "; ".join(_missed(check) for check in missed)
+    targets = model.parity.targets
+    if targets < FEW_TARGETS and all(check.unit in ("points", "per 100 frames") for check in missed):
+        # A limit of half a point cannot be held or missed by less than one target.
+        n = plural(targets, "target")
+        text = f"{name} misses its limits on these {n}, too few to tell: {words}. Measure it on a larger set."
+        return [Finding(level="caution", text=text)]
+    return [Finding(level="bad", text=f"{name} misses its limits: {words}.")]
 
 
 def _missed(check: Check) -> str:
@@ -67,51 +63,64 @@ def _missed(check: Check) -> str:
     return f"{check.name} {check.value:.3g}{unit} (limit {check.limit:g})"
 
 
-def _speed(models: Sequence[Model], size: str) -> list[Finding]:
+def _kept_limits(models: Sequence[Model]) -> list[Finding]:
+    parts = []
+    for size in dict.fromkeys((m.height, m.width) for m in models):
+        kept = [m for m in models if (m.height, m.width) == size and m.parity and m.parity.passed]
+        words = [f"{m.precision.upper()}{_change(m)}" for m in kept]
+        if words:
+            parts.append(f"at {size_text(*size)} {', '.join(words)}")
+    return [Finding(level="good", text=f"Within limits: {'; '.join(parts)}.")] if parts else []
+
+
+def _change(model: Model) -> str:
+    if model.parity is None or model.parity.iou_points is None:
+        return ""
+    return f" ({signed(model.parity.iou_points)} points of IoU, {signed(model.parity.pd_points)} of Pd)"
+
+
+def _speed(models: Sequence[Model]) -> list[Finding]:
     """Runs on the CPU only: a low precision that gains nothing there must not look like a gain."""
-    base = next((m for m in models if m.role == "candidate" and m.precision == "fp32" and m.device == "cpu"), None)
-    if base is None or base.latency is None:
-        return []
-    p50 = base.latency.frame.p50
-    lower = [m for m in models if m.role == "candidate" and m.precision != "fp32" and m.device == "cpu" and m.latency]
-    slower = [m for m in lower if m.latency and m.latency.frame.p50 >= p50]
-    faster = [m for m in lower if m not in slower]
+    bases: dict[tuple[int, int], Model] = {}
+    for model in models:
+        if model.role == "candidate" and model.precision == "fp32" and model.device == "cpu" and model.latency:
+            bases.setdefault((model.height, model.width), model)
     found = []
-    if faster:
-        words = f"On this CPU at {size} {_compared(faster, p50)}."
-        found.append(Finding(level="good", text=words))
-    if slower:
-        pronoun = "Its" if len(slower) == 1 else "Their"
-        words = f"On this CPU at {size} {_compared(slower, p50)}. {pronoun} gain is for TensorRT, not here"
-        found.append(Finding(level="caution", text=f"{words}{_plan_gain(slower, base)}."))
+    lower = [m for m in models if m.precision != "fp32" and m.device == "cpu" and (m.height, m.width) in bases]
+    for precision in dict.fromkeys(m.precision for m in lower):
+        own = [(m, bases[m.height, m.width]) for m in lower if m.precision == precision and m.latency]
+        slower = [pair for pair in own if _times(*pair) > 1 + SAME_SPEED]
+        faster = [pair for pair in own if _times(*pair) < 1 - SAME_SPEED]
+        if slower:
+            words = ", ".join(f"{_times(*pair):.2f}× {_at(*pair)}" for pair in slower)
+            text = f"{precision.upper()} is slower than FP32 on this CPU: {words}. {_plan_gain(*slower[0])}"
+            found.append(Finding(level="caution", text=text))
+        if faster:
+            words = ", ".join(f"{1 / _times(*pair):.2f}× {_at(*pair)}" for pair in faster)
+            found.append(Finding(level="good", text=f"{precision.upper()} is faster than FP32 on this CPU: {words}."))
     return found
 
 
-def _compared(models: Sequence[Model], p50: float) -> str:
-    """'FP16 is 1.09× slower and INT8 1.55× slower than FP32 (628.0 and 895.9 against 578.0 ms)'."""
-    times = [m.latency.frame.p50 for m in models if m.latency]
-    words = " and ".join(
-        f"{m.precision.upper()}{' is' if i == 0 else ''} {ratio(t, p50).replace('same', 'as fast')}"
-        for i, (m, t) in enumerate(zip(models, times, strict=True))
+def _times(model: Model, base: Model) -> float:
+    assert model.latency and base.latency
+    return model.latency.frame.p50 / base.latency.frame.p50
+
+
+def _at(model: Model, base: Model) -> str:
+    assert model.latency and base.latency
+    own, other = milliseconds(model.latency.frame.p50), milliseconds(base.latency.frame.p50)
+    return f"at {size_text(model.height, model.width)} ({own} against {other} ms)"
+
+
+def _plan_gain(model: Model, base: Model) -> str:
+    """What the compiled plan promises instead, where both were compiled for the same targets."""
+    plan, fp32 = chosen_engine(model), chosen_engine(base)
+    remark = "Such a file is made for TensorRT; here it gains nothing"
+    if not plan or not fp32 or plan.targets != fp32.targets or not plan.bytes_moved or not fp32.bytes_moved:
+        return f"{remark}."
+    targets, size = ", ".join(plan.targets), size_text(model.height, model.width)
+    return (
+        f"{remark}: compiled for SM {targets}, a frame of {size} moves {quantity(plan.bytes_moved)} in "
+        f"{count(plan.kernels)} kernels, {quantity(fp32.bytes_moved)} in {count(fp32.kernels)} as FP32. "
+        "No GPU was here to time it."
     )
-    measured = " and ".join(milliseconds(t) for t in times)
-    # "as fast than" is no English: equal times compare with "as".
-    link = "as" if ratio(times[-1], p50) == "same" else "than"
-    return f"{words} {link} FP32 ({measured} against {milliseconds(p50)} ms)"
-
-
-def _plan_gain(models: Sequence[Model], base: Model) -> str:
-    """What the compiled plans promise instead, where they say it for the same target."""
-    fp32 = chosen_engine(base)
-    if fp32 is None or not fp32.bytes_moved:
-        return ""
-    moved = [
-        f"{quantity(plan.bytes_moved)} in {model.precision.upper()}"
-        for model in models
-        for plan in model.engines
-        if plan.targets == fp32.targets and plan.bytes_moved
-    ]
-    if not moved:
-        return ""
-    targets, against = ", ".join(fp32.targets), f"{quantity(fp32.bytes_moved)} in FP32"
-    return f": compiled for SM {targets} a frame moves {' and '.join(moved)}, {against}; no GPU was here to time it"

@@ -43,7 +43,9 @@ def summary(report: Report) -> Markup:
     for index, size in enumerate(report.sizes):
         models = report.at_size(size)
         base = next((m for m in models if m.role == "candidate" and m.precision == "fp32"), None)
-        aside = "headline size, a thermal camera's" if index == 0 and len(report.sizes) > 1 else ""
+        frames = max((m.accuracy.frames for m in models if m.accuracy), default=report.data.frames)
+        headline = "headline size, a thermal camera's, " if index == 0 and len(report.sizes) > 1 else ""
+        aside = f"{headline}{plural(frames, 'frame')}"
         parts += [
             heading(size_text(*size), aside),
             table(headers, (_summary_row(m, base, report.references) for m in models)),

@@ -54,7 +54,7 @@ def ratio(value: float, base: float) -> str:
     """How many times as fast as the base, in words that cannot be read the wrong way round."""
     if not value or not base:
         return NOT_MEASURED
-    if abs(base / value - 1) < 0.015:
+    if abs(base / value - 1) < 0.03:
         return "same"
     return f"{base / value:.2f}× faster" if value < base else f"{value / base:.2f}× slower"
 

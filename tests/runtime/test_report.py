@@ -299,23 +299,47 @@ def test_a_report_of_one_model_without_truth_renders() -> None:
 
 def test_int8_that_is_slower_on_a_cpu_is_said_in_words(example: Report) -> None:
     (caution,) = [f.text for f in example.findings if f.level == "caution"]
-    assert "On this CPU at 256 × 256 INT8 is 1.55× slower than FP32" in caution
-    assert "moves 66.0 MB in INT8, 210.0 MB in FP32; no GPU was here to time it" in caution
+    assert caution == (
+        "INT8 is slower than FP32 on this CPU: 1.55× at 256 × 256 (185 against 120 ms). Such a file is made for "
+        "TensorRT; here it gains nothing: compiled for SM 8.0, 8.6, 8.9, 12.0, a frame of 256 × 256 moves 66.0 MB in "
+        "150 kernels, 210.0 MB in 150 as FP32. No GPU was here to time it."
+    )
     assert caution in Reader(render(example)).words
 
 
 def test_int8_that_is_faster_is_no_caution_and_a_gpu_is_not_called_a_cpu() -> None:
     fast = make(model("a", "fp32", 100), model("b", "int8", 50))
     assert [f.level for f in fast.findings] == ["good"]
-    assert "INT8 is 2.00× faster than FP32" in fast.findings[0].text
+    assert fast.findings[0].text.startswith("INT8 is faster than FP32 on this CPU: 2.00× at 256 × 256")
+    same = make(model("a", "fp32", 100), model("b", "fp16", 103))
     gpu = make(model("a", "fp32", 1, device="cuda:0"), model("b", "int8", 2, device="cuda:0"))
-    assert not gpu.findings
+    assert not gpu.findings and not same.findings
 
 
-def test_missed_limits_come_first(example: Report) -> None:
-    first = example.findings[0]
-    assert first.level == "bad"
-    assert first.text == "INT8 at 256 × 256 misses its limits: more false pixels 24 per 100 frames (limit 20)."
+def test_missed_limits_come_first_and_kept_ones_last() -> None:
+    report = make(
+        model("net.onnx", "fp32", 110),
+        model("net.int8.onnx", "int8", 170, parity=parity(24.0)),
+        model("net.fp16.onnx", "fp16", 110, parity=parity(2.0)),
+    )
+    levels = [f.level for f in report.findings]
+    assert levels == ["bad", "caution", "good"]
+    words = [report.findings[i].text for i in (0, -1)]
+    assert words == [
+        "INT8 at 256 × 256 misses its limits: more false pixels 24 per 100 frames (limit 20).",
+        "Within limits: at 256 × 256 FP16 (−0.42 points of IoU, −0.33 of Pd).",
+    ]
+
+
+def test_a_limit_missed_on_too_few_targets_says_that_they_are_too_few() -> None:
+    few = parity(24.0).model_copy(update={"targets": 36})
+    (finding,) = make(model("net.onnx", "fp32", 9), model("b", "int8", 9, parity=few)).findings
+    assert finding.level == "caution" and "on these 36 targets, too few to tell: more false" in finding.text
+    broken = few.model_copy(
+        update={"checks": [Check(name="not finite", value=3, limit=0, unit="values", passed=False)]}
+    )
+    (finding,) = make(model("net.onnx", "fp32", 9), model("b", "int8", 9, parity=broken)).findings
+    assert finding.level == "bad"
 
 
 def test_a_busy_machine_and_few_targets_are_confessed() -> None:
