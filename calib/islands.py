@@ -21,7 +21,9 @@ from irforge.graph import STANDARD_DOMAINS, Graph, attribute, is_op
 MARGIN = 8.0
 """Measured magnitudes may grow by this factor on frames never seen before FP16 overflows."""
 
+# Subnormals are off by 2^-25 at most, which shows only in a tensor whose largest values are small as well.
 SUBNORMAL_SHARE = 0.5
+SMALL = 2.0**-8
 LARGE_SUM = 1024
 
 _AVERAGES = ("ReduceMean", "GlobalAveragePool", "AveragePool")
@@ -59,7 +61,8 @@ def fp32_islands(
 
     Returns:
         For each node the first rule that holds, in this order: no FP16 form, raw counts at the door, a large sum or a
-        normaliser, the value that leaves the graph, and with ranges: close to FP16's limit, mostly below its normals.
+        normaliser, the value that leaves the graph, and with ranges: close to FP16's limit, or small and mostly below
+        its normals.
     """
     graph = Graph(model)
     behind_door = _behind_float_door(graph) if contract.input.door == "float32" else set()
@@ -173,6 +176,6 @@ def _measured(node: NodeProto, tensors: Mapping[str, TensorRange]) -> str:
             continue
         if found.absmax > HALF_MAX / MARGIN:
             return f"|{name}| reaches {found.absmax:.4g}; FP16 ends at {HALF_MAX:.0f}"
-        if name in node.output and found.subnormal > SUBNORMAL_SHARE:
+        if name in node.output and found.subnormal > SUBNORMAL_SHARE and found.absmax < SMALL:
             return f"{found.subnormal:.0%} of '{name}' is below FP16's normal values"
     return ""

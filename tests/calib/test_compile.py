@@ -72,7 +72,7 @@ def test_nine_tenths_of_the_work_reads_int8_and_writes_no_fp32(int8: Path, proof
 
 @needs_rtx
 def test_scales_on_an_axis_make_this_compiler_write_fp32(fp32: Path, ranges: Path, proof: Proof) -> None:
-    """Why `factored` is the default. Should a later release do better, this fails and the default can be judged anew."""
+    """Why `factored` is the default. Should a later release do better, this fails and it can be judged anew."""
     quantize_model(fp32, fp32.with_name("axis.onnx"), ranges, channel_scales="axis")
     found = proof(fp32.with_name("axis.onnx"), "8.0")
     assert found.share("int8", writes=False) > 0.9

@@ -67,9 +67,10 @@ def test_a_value_near_the_limit_keeps_who_makes_and_who_reads_it() -> None:
     assert found["neg1"] == "|neg1| reaches 9000; FP16 ends at 65504"
 
 
-def test_a_mostly_subnormal_tensor_keeps_its_maker() -> None:
-    found = _islands(_chain("Abs", "Neg"), neg1={"subnormal": 0.8})
+def test_a_small_and_mostly_subnormal_tensor_keeps_its_maker() -> None:
+    found = _islands(_chain("Abs", "Neg"), neg1={"subnormal": 0.8, "absmax": 0.001})
     assert found == {"neg1": "80% of 'neg1' is below FP16's normal values"}
+    assert not _islands(_chain("Abs", "Neg"), neg1={"subnormal": 0.8, "absmax": 1.0})
 
 
 @pytest.mark.parametrize(("mean", "kept"), [(1.0, False), (400.0, True)])
