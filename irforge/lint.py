@@ -145,7 +145,7 @@ def _doors(context: _Context) -> Iterator[Finding]:
         for name in names:
             kind = graph.dtype(name)
             if kind == TensorProto.INT64:
-                what = f"{side} is int64, which Jetson and GPU kernels carry at half speed or as int32"
+                what = f"{side} is int64, a type for shapes, with twice the bytes of int32"
                 yield Finding("warning", "int64", name, what, "Cast it to int32 in the graph")
             elif kind not in _DOORS and kind != TensorProto.DOUBLE:
                 what = f"{side} is {_type_name(kind)}, which TensorRT has no door for"

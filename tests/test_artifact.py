@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -269,3 +270,13 @@ def test_stack_traces_are_stripped() -> None:
     model.graph.node[0].metadata_props.add(key="pkg.torch.onnx.stack_trace", value="/home/somebody")
     strip_annotations(model)
     assert b"somebody" not in model.SerializeToString()
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("irforge.files.os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_model(tmp_path / "a.onnx", _model())
+    assert not any(tmp_path.iterdir())
