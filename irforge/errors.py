@@ -6,10 +6,12 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 INTERRUPTED = 130
+_INTERRUPTED_LINE = "interrupted; nothing half-written was left"
 
 
 class IrforgeError(Exception):
@@ -112,17 +114,29 @@ def run_app(app: Any) -> None:
 
     debug = "--debug" in sys.argv
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if not debug:
+        # Libraries warn their callers; those who only type a command cannot mend it.
+        warnings.simplefilter("ignore")
+    interruptions: list[int] = []
+
+    def interrupt(number: int, _: object) -> None:
+        interruptions.append(number)
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, interrupt)
     try:
         code = app(args=arguments, standalone_mode=False)
-    except KeyboardInterrupt:
-        _stop("interrupted; nothing half-written was left", INTERRUPTED, debug)
+    except (KeyboardInterrupt, typer.Abort):
+        _stop(_INTERRUPTED_LINE, INTERRUPTED, debug)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except typer.Abort:
-        _stop("interrupted; nothing half-written was left", INTERRUPTED, debug)
     except Exception as error:
+        if interruptions:
+            # It hit code that turns every exception into one of its own: an import under way, say.
+            _stop(_INTERRUPTED_LINE, INTERRUPTED, debug)
         # typer's own complaints about arguments: click's classes up to 0.2x, a private copy of them since.
         if hasattr(error, "format_message"):
             _stop(error.format_message(), UsageError.exit_code, debug)
@@ -131,7 +145,7 @@ def run_app(app: Any) -> None:
             raise
         _stop(known.line, known.exit_code, debug)
     if code == INTERRUPTED:
-        _stop("interrupted; nothing half-written was left", INTERRUPTED, debug)
+        _stop(_INTERRUPTED_LINE, INTERRUPTED, debug)
     sys.exit(code if isinstance(code, int) else 0)
 
 

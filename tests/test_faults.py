@@ -335,6 +335,8 @@ def interrupt(workplace: Workplace, ready: Callable[[int], bool], *arguments: ob
         cwd=workplace.folder,
         env=workplace.environment,
         start_new_session=True,
+        # Shells start background jobs, these tests perhaps among them, deaf to Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         while not ready(process.pid):
@@ -342,7 +344,7 @@ def interrupt(workplace: Workplace, ready: Callable[[int], bool], *arguments: ob
             time.sleep(0.02)
         # A terminal sends it to the whole foreground group, children included.
         os.killpg(process.pid, signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=120)
     finally:
         if process.poll() is None:
             process.kill()
@@ -431,6 +433,25 @@ optimizer: {name: adam}
 
 
 # --- what lies outside of any stage
+
+
+def test_ctrl_c_that_another_exception_swallowed_is_still_ctrl_c(tmp_path: Path) -> None:
+    code = """
+import os, signal
+from irforge.errors import run_command
+
+def work() -> None:
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    except KeyboardInterrupt:
+        raise AttributeError("half an import") from None
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+run_command(work)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == INTERRUPTED
+    assert done.stderr == "irforge: interrupted; nothing half-written was left\n"
 
 
 def test_a_package_that_is_not_installed_is_one_line(workplace: Workplace, frames: Path, spot_model: Model) -> None:
