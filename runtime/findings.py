@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from irforge.runtime.report.schema import Check, Data, Environment, Finding, Model
+from irforge.runtime.report.schema import Check, Data, Environment, Finding, Model, Parity
 from irforge.runtime.report.wording import (
     chosen_engine,
     count,
@@ -17,7 +17,7 @@ from irforge.runtime.report.wording import (
 
 # One thread measured on an otherwise idle machine leaves the one-minute load below this.
 BUSY_LOAD = 0.7
-# The limits on accuracy go down to half a point: with fewer targets than this, a single one decides.
+# The limits on accuracy go down to half a point: with fewer targets than this, a single one can decide.
 FEW_TARGETS = 200
 # Closer than this is the same speed: repeated runs differ by as much.
 SAME_SPEED = 0.05
@@ -47,13 +47,19 @@ def _missed_limits(model: Model) -> list[Finding]:
     missed = [check for check in model.parity.checks if not check.passed]
     name = f"{model.precision.upper()} at {size_text(model.height, model.width)}"
     words = "; ".join(_missed(check) for check in missed)
-    targets = model.parity.targets
-    if targets < FEW_TARGETS and all(check.unit in ("points", "per 100 frames") for check in missed):
-        # A limit of half a point cannot be held or missed by less than one target.
-        n = plural(targets, "target")
-        text = f"{name} misses its limits on these {n}, too few to tell: {words}. Measure it on a larger set."
+    if all(_one_target_decides(check, model.parity) for check in missed):
+        n = f"{plural(model.parity.frames, 'frame')} with {plural(model.parity.targets, 'target')}"
+        text = f"{name} misses its limits on {n}, where a single target decides: {words}. Measure it on a larger set."
         return [Finding(level="caution", text=text)]
     return [Finding(level="bad", text=f"{name} misses its limits: {words}.")]
+
+
+def _one_target_decides(check: Check, parity: Parity) -> bool:
+    """Whether the loss is what one target of 25 pixels lost, or one such false alarm, makes in so small a set."""
+    if parity.targets == 0 or check.value is None:
+        return False
+    one = {"points": 100 / parity.targets, "per 100 frames": 100 * 25 / parity.frames}.get(check.unit, 0.0)
+    return check.limit < check.value <= one * (1 + 1e-9)
 
 
 def _missed(check: Check) -> str:

@@ -18,8 +18,9 @@ from irforge.runtime.benchmark import Schedule, measure_latency
 from irforge.runtime.detector import SessionDetector
 from irforge.runtime.engine_facts import engine_facts
 from irforge.runtime.findings import findings
-from irforge.runtime.machine import environment
-from irforge.runtime.parity import LIMITS, ParityReport, compare
+from irforge.runtime.limits import LIMITS
+from irforge.runtime.machine import environment, usable_cores
+from irforge.runtime.parity import ParityReport, compare
 from irforge.runtime.report.schema import Data, Latency, Model, Report
 from irforge.runtime.report.wording import size_text
 from irforge.session import Session
@@ -122,7 +123,7 @@ def measure(
         raise UsageError(f"'{dataset.name}', split '{dataset.split}', holds no frame", "Name a split that holds frames")
     models: list[Model] = []
     most = 0
-    for size in dict.fromkeys(entry.size for entry in entries):
+    for size in sorted({entry.size for entry in entries}, key=lambda s: (-s[0] * s[1], s)):
         wanted = plan(size)
         part = dataset.subset(range(min(wanted.frames or len(dataset), len(dataset))))
         most = max(most, len(part))
@@ -172,6 +173,7 @@ def _measure_size(
             contract,
             reference_name=reference.name,
             limits={e.name: LIMITS[e.contract.provenance.precision] for e in others},
+            workers=usable_cores(),
         )
     for entry in entries:
         yield _model(entry, contract, devices[entry.name], latency[entry.name], parity)

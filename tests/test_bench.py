@@ -54,12 +54,12 @@ def test_models_are_compared_within_their_size_and_headline_first(spot_model, da
     small, large = spot_model("a.onnx"), spot_model("b.onnx", size=(96, 128))
     report = bench([small, as_precision(small, "int8"), large, as_precision(large, "fp16")], data, protocol="native")
     assert report.sizes == [(96, 128), (64, 64)]
-    assert [m.parity.reference if m.parity else None for m in report.models] == [None, "a.onnx", None, "b.onnx"]
+    assert [m.parity.reference if m.parity else None for m in report.models] == [None, "b.onnx", None, "a.onnx"]
     assert report.references == {"a.onnx", "b.onnx"}
     assert all(m.accuracy.iou == m.accuracy.pd == 1 and m.accuracy.frames == 3 for m in report.models)
     assert all(m.parity.passed for m in report.models if m.parity)
     assert report.data.targets == 3 and report.data.frames == report.data.frames_in_split == 3
-    assert report.models[0].sha256 == sha256_of_file(small)
+    assert report.models[0].sha256 == sha256_of_file(large)
 
 
 def test_each_precision_is_held_to_its_own_limits(spot_model, data: Path) -> None:

@@ -285,7 +285,7 @@ class Report(_Part):
     @property
     def sizes(self) -> list[tuple[int, int]]:
         """The (height, width) of the models, largest first: the headline leads."""
-        return sorted({(m.height, m.width) for m in self.models}, key=lambda s: -s[0] * s[1])
+        return sorted({(m.height, m.width) for m in self.models}, key=lambda s: (-s[0] * s[1], s))
 
     def at_size(self, size: tuple[int, int]) -> list[Model]:
         """The models of one size: the reference, then the candidates as they were given."""

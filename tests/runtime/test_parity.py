@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from threading import Barrier, get_ident
 
 import cv2
 import numpy as np
@@ -13,7 +14,9 @@ import pytest
 from irforge.contract import Contract, InputSpec, Normalization, OutputSpec, PadToMultiple, Provenance, TensorSpec
 from irforge.datasets import Sample
 from irforge.errors import ArtifactError, CheckFailed, UsageError
-from irforge.runtime.parity import LIMITS, Limits, compare, size_class
+from irforge.runtime.limits import LIMITS, Limits
+from irforge.runtime.parity import compare
+from irforge.runtime.tally import size_class
 from irforge.session import TensorInfo, Timings
 
 SIZE = 32
@@ -223,3 +226,23 @@ def test_an_output_of_another_shape_is_named(contract, sample) -> None:
     half = Answering(lambda p: p[:, :, ::2, ::2])
     with pytest.raises(ArtifactError, match=r"'half' gives \(1, 1, 16, 16\) as 'mask', expected \(1, 1, 32, 32\)"):
         compare(Answering(same), {"half": half}, [sample((4, 4, 2))], contract)
+
+
+def test_sessions_run_at_the_same_time_where_their_thread_rule_allows(contract, sample) -> None:
+    together, threads = Barrier(3, timeout=20), {}
+
+    def waiting(name: str, wait: bool = True) -> Answering:
+        def answer(p: np.ndarray) -> np.ndarray:
+            threads[name] = get_ident()
+            if wait:
+                together.wait()
+            return p
+
+        return Answering(answer)
+
+    bound = waiting("bound")
+    bound.thread_rule = "the creating thread"
+    candidates = {"b": waiting("b"), "bound": bound}
+    result = compare(waiting("a"), candidates, [sample((4, 4, 2))], contract, workers=2)
+    assert threads["bound"] == get_ident() and get_ident() not in (threads["a"], threads["b"])
+    assert all(parity.outputs[0].max_abs == 0 for _, parity in result.candidates.values())

@@ -174,7 +174,7 @@ def example() -> Report:
     return make(
         model("net.onnx", "fp32", 110, engines=[engine(210_000_000)]),
         model(
-            "net.int8.onnx", "int8", 170, parity=parity(24.0, (change(), change(False))), engines=[engine(66_000_000)]
+            "net.int8.onnx", "int8", 170, parity=parity(240.0, (change(), change(False))), engines=[engine(66_000_000)]
         ),
     )
 
@@ -269,7 +269,7 @@ def test_the_page_shows_every_figure_that_decides(example: Report) -> None:
     fp32, int8 = example.models
     for figure in (
         *("74.00 %", "280 of 300", "10.00", "65.5", "0.5"),
-        *("3.0e-03", "12", "−0.42", "−0.33", "+24.0"),
+        *("3.0e-03", "12", "−0.42", "−0.33", "+240.0"),
         *(wording.milliseconds(t) for m in (fp32, int8) for t in (m.latency.frame.p50, m.latency.host.p99)),
         *("150", "66.0 MB", "29.0 MB", "int8 96.2 %, fp16 3.8 %", "SM 8.0, 8.6, 8.9, 12.0"),
         *("ab" * 32, "irforge bench net.onnx net.int8.onnx", "CC0", "No GPU clock"),
@@ -319,27 +319,38 @@ def test_int8_that_is_faster_is_no_caution_and_a_gpu_is_not_called_a_cpu() -> No
 def test_missed_limits_come_first_and_kept_ones_last() -> None:
     report = make(
         model("net.onnx", "fp32", 110),
-        model("net.int8.onnx", "int8", 170, parity=parity(24.0)),
+        model("net.int8.onnx", "int8", 170, parity=parity(240.0)),
         model("net.fp16.onnx", "fp16", 110, parity=parity(2.0)),
     )
     levels = [f.level for f in report.findings]
     assert levels == ["bad", "caution", "good"]
     words = [report.findings[i].text for i in (0, -1)]
     assert words == [
-        "INT8 at 256 × 256 misses its limits: more false pixels 24 per 100 frames (limit 20).",
+        "INT8 at 256 × 256 misses its limits: more false pixels 240 per 100 frames (limit 20).",
         "Within limits: at 256 × 256 FP16 (−0.42 points of IoU, −0.33 of Pd).",
     ]
 
 
-def test_a_limit_missed_on_too_few_targets_says_that_they_are_too_few() -> None:
-    few = parity(24.0).model_copy(update={"targets": 36})
-    (finding,) = make(model("net.onnx", "fp32", 9), model("b", "int8", 9, parity=few)).findings
-    assert finding.level == "caution" and "on these 36 targets, too few to tell: more false" in finding.text
-    broken = few.model_copy(
-        update={"checks": [Check(name="not finite", value=3, limit=0, unit="values", passed=False)]}
-    )
-    (finding,) = make(model("net.onnx", "fp32", 9), model("b", "int8", 9, parity=broken)).findings
-    assert finding.level == "bad"
+def test_a_limit_missed_by_a_single_target_of_a_small_set_is_told_from_a_fault() -> None:
+    def verdict(check: Check, targets: int) -> str:
+        result = parity().model_copy(update={"targets": targets, "checks": [check]})
+        (finding,) = make(model("net.onnx", "fp32", 9), model("b", "int8", 9, parity=result)).findings
+        assert ("on 20 frames with 36 targets, where a single target decides" in finding.text) == (
+            finding.level == "caution"
+        )
+        return finding.level
+
+    def loss(points: float) -> Check:
+        return Check(name="Pd loss", value=points, limit=1, unit="points", passed=False)
+
+    assert verdict(loss(100 / 36), 36) == "caution"
+    assert verdict(loss(200 / 36), 36) == "bad"
+    assert verdict(loss(100 / 36), 360) == "bad"
+    # 25 pixels in the 20 frames that were compared.
+    more = {"name": "more false pixels", "limit": 20, "unit": "per 100 frames", "passed": False}
+    assert verdict(Check(value=125, **more), 36) == "caution"
+    assert verdict(Check(value=126, **more), 36) == "bad"
+    assert verdict(Check(name="not finite", value=3, limit=0, unit="values", passed=False), 36) == "bad"
 
 
 def test_a_busy_machine_and_few_targets_are_confessed() -> None:
