@@ -92,6 +92,17 @@ def test_a_video_gives_frames_with_media_time(tmp_path: Path) -> None:
         assert np.array_equal(record.frame, np.repeat(frame[:, :, None], 3, axis=2))
 
 
+def test_an_impossible_rate_is_no_rate(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.avi", noise(5), codec="mjpeg", pixels="yuvj420p")
+    content = bytearray(path.read_bytes())
+    rate = content.index(b"strh") + 8 + 24
+    content[rate : rate + 4] = (1_000_000).to_bytes(4, "little")
+    path.write_bytes(content)
+    with open_source(path) as source:
+        assert source.fps is None
+        assert [record.seconds for record in source.records()] == [None] * 5
+
+
 def test_a_coloured_video_comes_as_rgb(tmp_path: Path) -> None:
     red = np.zeros((48, 64, 3), np.uint8)
     red[..., 0] = 200
