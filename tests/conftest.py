@@ -6,9 +6,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -18,6 +20,7 @@ from irforge.artifact import embed_contract, save_model
 from irforge.contract import Contract, InputSpec, Normalization, OutputSpec, Provenance, Squash, TensorSpec
 
 SpotModel = Callable[..., Path]
+Frames = Callable[..., np.ndarray]
 
 
 @pytest.fixture(scope="session")
@@ -73,6 +76,75 @@ def spot_frame() -> Callable[..., np.ndarray]:
         return frame
 
     return make
+
+
+@dataclass
+class Workplace:
+    """A folder that a command runs in, and what it left there."""
+
+    folder: Path
+
+    def __post_init__(self) -> None:
+        (self.folder / "tmp").mkdir()
+        self._before = self.contents()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        # Temporary files of child processes are to be gone too.
+        return {**os.environ, "TMPDIR": str(self.folder / "tmp"), "COLUMNS": "200"}
+
+    def contents(self) -> set[str]:
+        return {str(path.relative_to(self.folder)) for path in self.folder.rglob("*")}
+
+    def put(self, name: str, content: bytes | str | np.ndarray) -> Path:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, np.ndarray):
+            assert cv2.imwrite(str(path), content)
+        else:
+            path.write_bytes(content.encode() if isinstance(content, str) else content)
+        self._before = self.contents()
+        return path
+
+    def run(self, *arguments: object, prefix: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+        command = [*prefix, sys.executable, "-m", "irforge.cli", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, cwd=self.folder, env=self.environment)
+
+    def left(self) -> set[str]:
+        """What came since the last `put`, but for the cache folder that torch keeps per user."""
+        return {name for name in self.contents() - self._before if not name.startswith("tmp/torchinductor_")}
+
+    def refused(self, code: int, *words: str, arguments: tuple[object, ...]) -> None:
+        """Run a command that must fail with one line that holds all words, and leave nothing."""
+        done = self.run(*arguments)
+        assert done.returncode == code, done.stderr or done.stdout
+        assert done.stderr.startswith("irforge: ") and done.stderr.count("\n") == 1, done.stderr
+        for word in words:
+            assert word in done.stderr, done.stderr
+        assert not self.left()
+
+
+@pytest.fixture
+def workplace(tmp_path: Path) -> Workplace:
+    return Workplace(tmp_path)
+
+
+@pytest.fixture
+def frames(workplace: Workplace, spot_frame: Frames) -> Path:
+    """A folder of three usable frames."""
+    for index in range(3):
+        workplace.put(f"frames/f{index}.png", spot_frame(x=10 + 10 * index))
+    return workplace.folder / "frames"
+
+
+@pytest.fixture
+def pairs(workplace: Workplace, spot_frame: Frames) -> Path:
+    """A dataset of four frames with masks, all usable."""
+    for index in range(4):
+        frame = spot_frame(x=10 + 10 * index)
+        workplace.put(f"pairs/images/f{index}.png", frame)
+        workplace.put(f"pairs/masks/f{index}.png", (frame > 128).astype(np.uint8) * 255)
+    return workplace.folder / "pairs"
 
 
 @pytest.fixture(scope="session")
