@@ -99,8 +99,6 @@ def interrupt(workplace: Any, ready: Callable[[int], bool], *arguments: object) 
         cwd=workplace.folder,
         env=workplace.environment,
         start_new_session=True,
-        # Shells start background jobs, these tests perhaps among them, deaf to Ctrl-C.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         while not ready(process.pid):
