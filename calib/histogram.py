@@ -17,7 +17,7 @@ BINS = 2048
 LEVELS = 127
 METHODS = ("minmax", "percentile", "entropy", "mse")
 """`minmax` is the default: an infrared target is the largest activation in 0.01 % of the pixels, and the other three
-take it for an outlier (specs/mshnet.md section 7)."""
+take it for an outlier."""
 
 # Half of int8's levels carry one sign; the reference distribution of the entropy method is folded onto them.
 _FOLDED = 128

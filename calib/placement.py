@@ -74,7 +74,7 @@ def place(
     rules: Rules = TENSORRT,
     *,
     keep: Sequence[str] = (),
-    floats: Collection[str] = (),
+    apart: Mapping[str, str] | None = None,
     sizes: Mapping[str, Sequence[int]] | None = None,
 ) -> Placement:
     """Decide for one FP32 graph.
@@ -84,7 +84,7 @@ def place(
         method: which threshold becomes a point's range.
         rules: of the compiler it is placed for.
         keep: patterns (`encoder_0*`) of node, output or weight names; what matches stays in FP16.
-        floats: first outputs of nodes that stay in FP32 and are therefore not quantised.
+        apart: first outputs of nodes that are not to be quantised, each with the reason.
         sizes: input sizes to count MACs at, if the graph leaves them free.
     """
     counts = macs(graph.model, sizes)
@@ -93,9 +93,10 @@ def place(
     placement = Placement()
     chosen: list[NodeProto] = []
     for node in graph.of_type("Conv", "ConvTranspose", "Gemm", "MatMul"):
-        reason = _reason_to_keep(node, graph, tensors, shapes, rules, keep, floats)
+        reason = _reason_to_keep(node, graph, tensors, shapes, rules, keep, apart or {})
         if reason:
-            placement.kept.append(Kept(node.output[0], counts[node.output[0]] / total, reason))
+            kept = Kept(node.output[0], counts[node.output[0]] / total, reason, node.input[1])
+            placement.kept.append(kept)
         else:
             chosen.append(node)
     placement.convolutions = [node.output[0] for node in chosen]
@@ -115,15 +116,15 @@ def _reason_to_keep(
     shapes: Mapping[str, Sequence[int | str | None]],
     rules: Rules,
     keep: Sequence[str],
-    floats: Collection[str],
+    apart: Mapping[str, str],
 ) -> str:
     names = (node.name, node.output[0], *node.input[1:2])
     pattern = next((pattern for pattern in keep for name in names if fnmatchcase(name, pattern)), None)
     weight = graph.array(node.input[1])
     if pattern is not None:
         return f"kept by '{pattern}'"
-    if node.output[0] in floats:
-        return "an FP32 island"
+    if node.output[0] in apart:
+        return apart[node.output[0]]
     if not is_op(node, "Conv"):
         return f"a {node.op_type}: only convolutions are quantised"
     if weight is None:

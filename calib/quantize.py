@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from irforge.calib.tables import PassReport
 
 TARGETS = ("tensorrt", "cpu")
+INT8_SHARE = 0.9
 
 
 def quantize_model(
@@ -28,6 +29,8 @@ def quantize_model(
     keep: Sequence[str] = (),
     method: str | None = None,
     channel_scales: ChannelScales = "factored",
+    costs_path: Path | None = None,
+    int8_share: float = INT8_SHARE,
 ) -> PassReport:
     """Quantise an FP32 deployable with explicit Q/DQ, and write it.
 
@@ -39,14 +42,17 @@ def quantize_model(
         keep: patterns of node, output or weight names whose convolutions are not quantised.
         method: which of the recorded thresholds to take; None for the one chosen when they were collected.
         channel_scales: how per-channel scales are written for TensorRT; see `irforge.calib.qdq.ChannelScales`.
+        costs_path: COSTS.json of `irforge sensitivity`: what costs most accuracy stays in FP16, as long as `int8_share`
+            (0..1) of all MACs is quantised.
 
     Raises:
-        UsageError: no such target or method, or a pattern that nothing matches.
+        UsageError: no such target, method or share, or a pattern that nothing matches.
         ArtifactError: no contract, or not an FP32 model.
-        CalibrationError: stale ranges, or nothing left to quantise.
+        CalibrationError: stale ranges or costs, or nothing left to quantise.
     """
     from irforge.artifact import embed_contract, load_model, model_fingerprint, read_contract, save_model
     from irforge.calib.cast import CastCount, cast_to_half
+    from irforge.calib.costs import costliest, load_costs
     from irforge.calib.cpu import insert_unsigned_qdq
     from irforge.calib.floats import raise_opset, require_float_model
     from irforge.calib.histogram import check_method
@@ -58,6 +64,8 @@ def quantize_model(
     from irforge.errors import CalibrationError
     from irforge.graph import Graph
 
+    if not 0 < int8_share <= 1:
+        raise UsageError(f"an int8 share of {int8_share:g} is not between 0 and 1")
     if target not in TARGETS:
         raise UsageError(f"there is no target '{target}'", f"Targets: {', '.join(TARGETS)}")
     model = load_model(model_path)
@@ -77,7 +85,10 @@ def quantize_model(
     islands = fp32_islands(model, contract, ranges.tensors) if for_tensorrt else {}
     sizes = {contract.input.name: (1, contract.input.channels, *contract.input.size)}
     rules = TENSORRT if for_tensorrt else CPU
-    placement = place(graph, ranges.tensors, method, rules, keep=keep, floats=islands, sizes=sizes)
+    costs = load_costs(costs_path, ranges, method).convolutions if costs_path else {}
+    apart = dict.fromkeys(islands, "an FP32 island")
+    apart |= dict.fromkeys(costliest(costs, int8_share), "INT8 costs too much accuracy there")
+    placement = place(graph, ranges.tensors, method, rules, keep=keep, apart=apart, sizes=sizes)
     unmatched = set(keep) - {pattern for kept in placement.kept for pattern in keep if f"'{pattern}'" in kept.reason}
     if unmatched:
         raise UsageError(
@@ -102,7 +113,11 @@ def quantize_model(
         method=method,
         channel_scales=channel_scales if for_tensorrt else None,
         int8_macs=round(placement.share, 6),
-        kept=[kept.node for kept in placement.kept],
+        kept=[
+            {"node": kept.node, "weight": kept.weight, "share": round(kept.share, 6), "reason": kept.reason}
+            | ({"crossed": costs[kept.node].crossed} if kept.node in costs else {})
+            for kept in placement.kept
+        ],
         note=None if for_tensorrt else "for ONNX Runtime on CPUs only: TensorRT refuses unsigned, asymmetric Q/DQ",
     ).with_provenance(precision="int8")
     embed_contract(model, contract)
@@ -133,6 +148,10 @@ def quantize(
         list[str] | None, typer.Option(help="Names of convolutions to leave in FP16, as 'encoder_0*'; repeatable.")
     ] = None,
     method: Annotated[str, typer.Option(help="minmax, percentile, entropy or mse; default: as collected.")] = "",
+    sensitivity: Annotated[
+        Path | None, typer.Option(help="COSTS.json of 'irforge sensitivity': leave in FP16 what costs most.")
+    ] = None,
+    int8_share: Annotated[float, typer.Option(help="With --sensitivity: so much of the MACs stays INT8.")] = INT8_SHARE,
     channel_scales: Annotated[
         str, typer.Option(help="factored (fastest on TensorRT-RTX), or axis: DequantizeLinear by channel.")
     ] = "factored",
@@ -152,6 +171,8 @@ def quantize(
         keep=keep_fp16 or (),
         method=method or None,
         channel_scales="axis" if channel_scales == "axis" else "factored",
+        costs_path=sensitivity,
+        int8_share=int8_share,
     )
     print_pass(report)
 

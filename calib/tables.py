@@ -14,16 +14,18 @@ from irforge.calib.histogram import METHODS
 from irforge.calib.islands import Island
 
 if TYPE_CHECKING:
+    from irforge.calib.costs import Costs
     from irforge.calib.ranges import Ranges
 
 
 @dataclass(frozen=True)
 class Kept:
-    """A convolution that was not quantised: its output, its share of all MACs, and why."""
+    """A convolution that was not quantised: its output, its share of all MACs, why, and its weight's name."""
 
     node: str
     share: float
     reason: str
+    weight: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,24 @@ def print_ranges(ranges: Ranges, output: Path) -> None:
             middle, low = ratios[len(ratios) // 2], ratios[0]
             table.add_row(f"{method}{chosen}", f"range / largest value: median {middle:.3f}, lowest {low:.3f}")
     table.add_row("key", ranges.key[:16])
+    Console().print(table)
+
+
+def print_costs(costs: Costs, output: Path) -> None:
+    """The convolutions that cost most, and what all cost together."""
+    table = Table(title=f"{costs.model} -> {output}", title_justify="left")
+    for title, side in (("INT8 in", "left"), ("of the MACs", "right"), ("sum of |Δp|", "right"), ("crossing", "right")):
+        table.add_column(title, justify=side, overflow="fold")  # type: ignore[arg-type]
+    worst = sorted(costs.convolutions.values(), key=lambda cost: -cost.difference)[:12]
+    for cost in worst:
+        table.add_row(cost.weight, f"{cost.share:.2%}", f"{cost.difference:.3f}", f"{cost.crossed:.1f}")
+    others, total = len(costs.convolutions) - len(worst), sum(cost.share for cost in costs.convolutions.values())
+    if others:
+        share = total - sum(cost.share for cost in worst)
+        least = max(cost.difference for cost in costs.convolutions.values() if cost not in worst)
+        table.add_row(f"{others} more, each", f"{share:.2%}", f"<= {least:.3f}", "")
+    table.add_row("all at once", f"{total:.2%}", f"{costs.together.difference:.3f}", f"{costs.together.crossed:.1f}")
+    table.caption = f"a frame's sum of |Δp|, and pixels across the threshold in 100 frames; n = {costs.frames}"
     Console().print(table)
 
 

@@ -17,6 +17,9 @@ def fit(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of this run; default runs/DETECTOR.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on exactly from the last checkpoint in --out.")] = False,
+    weights: Annotated[
+        Path | None, typer.Option(metavar="CHECKPOINT", help="Start from these weights instead of at random.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="In place of the recipe's.")] = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Epochs of the last stage, in place of the recipe's.")
@@ -48,6 +51,7 @@ def fit(
         resume,
         workers,
         None if data_root is None else str(data_root),
+        weights,
     )
     typer.echo(f"best weights so far: {best}")
 

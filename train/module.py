@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
@@ -32,8 +33,16 @@ class MaskModule(pl.LightningModule):
         if recipe.channels_last:
             self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.averaged = copy.deepcopy(self.network).requires_grad_(False) if recipe.ema else None
+        if recipe.compile:
+            self.network.compile()
         self.criterion = detector.loss(**recipe.loss)
         self.updates = 0
+
+    def start_from(self, weights: Mapping[str, Tensor]) -> None:
+        """Take over the weights of a network of the same options; RuntimeError if they do not fit."""
+        for network in (self.network, self.averaged):
+            if network is not None:
+                network.load_state_dict(weights)
 
     @property
     def trained(self) -> nn.Module:
@@ -78,7 +87,7 @@ class MaskModule(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self.trained.eval()
-        self.counts = torch.zeros(len(self.sources), 2, dtype=torch.float64)
+        self.counts = torch.zeros(len(self.sources), 4, dtype=torch.float64)
 
     def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], index: int) -> None:
         levels, target, source = batch
@@ -86,14 +95,16 @@ class MaskModule(pl.LightningModule):
         found, true = logits > 0, target > 0.5
         inter = (found & true).flatten(1).sum(1).double().cpu()
         union = (found | true).flatten(1).sum(1).double().cpu()
-        self.counts.index_add_(0, source.cpu(), torch.stack([inter, union], 1))
+        own = inter / union.clamp_min(1)
+        self.counts.index_add_(0, source.cpu(), torch.stack([inter, union, own, (union > 0).double()], 1))
 
     def on_validation_epoch_end(self) -> None:
         counts = self.trainer.strategy.reduce(self.counts.to(self.device), reduce_op="sum").cpu()
-        scores = counts[:, 0] / counts[:, 1].clamp_min(1)
-        for name, score in zip(self.sources, scores.tolist(), strict=True):
-            self.log(f"iou/{name}", score)
-        self.log("iou", float(scores.mean()), prog_bar=True)
+        for metric, (part, whole) in {"iou": (0, 1), "niou": (2, 3)}.items():
+            scores = counts[:, part] / counts[:, whole].clamp_min(1)
+            for name, score in zip(self.sources, scores.tolist(), strict=True):
+                self.log(f"{metric}/{name}", score)
+            self.log(metric, float(scores.mean()), prog_bar=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         wanted = self.recipe.optimizer

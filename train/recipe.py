@@ -102,6 +102,7 @@ class Recipe(_Part):
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     channels_last: bool = True
     compile: bool = False
+    """Train through torch.compile: minutes of compiling for each crop size, then faster steps."""
     seed: int = 1
 
     @model_validator(mode="after")

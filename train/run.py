@@ -16,8 +16,8 @@ import irforge
 from irforge import files
 from irforge.contract import Contract, DataNote, InputSpec, Metric, Normalization, Provenance, Squash
 from irforge.datasets import Dataset, open_dataset
-from irforge.errors import UsageError
-from irforge.train.checkpoint import save_checkpoint
+from irforge.errors import ArtifactError, UsageError
+from irforge.train.checkpoint import load_deployable, save_checkpoint
 from irforge.train.data.frames import load_planes, split_validation
 from irforge.train.detectors.registry import find_detector
 from irforge.train.module import MaskData, MaskModule
@@ -43,14 +43,22 @@ def input_spec(recipe: Recipe) -> InputSpec:
 
 
 def run_training(
-    recipe: Recipe, recipe_name: str, out: Path, resume: bool = False, workers: int = 0, data_root: str | None = None
+    recipe: Recipe,
+    recipe_name: str,
+    out: Path,
+    resume: bool = False,
+    workers: int = 0,
+    data_root: str | None = None,
+    weights: Path | None = None,
 ) -> Path:
     """Train by a recipe; returns the best checkpoint, `out`/best.safetensors.
 
-    `out`/last.ckpt is written after every epoch, and `resume` goes on from it exactly.
+    `out`/last.ckpt is written after every epoch, and `resume` goes on from it exactly. With `weights`, a checkpoint of
+    the same detector, the network starts from those instead of at random; nothing else is taken over.
 
     Raises:
         UsageError: no data named, unknown detector or options, or `out` already holds a run.
+        ArtifactError: `weights` cannot be read, or are of another detector or size.
         KeyboardInterrupt: Ctrl-C; the last checkpoint is whole and can be resumed.
     """
     last = out / LAST
@@ -66,6 +74,7 @@ def run_training(
         module = MaskModule(recipe, detector, [part.name for part in held])
     except (TypeError, ValueError) as error:
         raise UsageError(f"recipe '{recipe_name}' does not suit {detector.title}: {error}") from None
+    ancestor = None if weights is None else start_from(weights, recipe.detector, module)
     data = MaskData(
         recipe,
         [load_planes(part, spec) for part in train],
@@ -87,6 +96,16 @@ def run_training(
             irforge_version=irforge.__version__,
         ),
     )
+    if ancestor is not None and weights is not None:
+        base = base.with_step(
+            "fit",
+            started_from=weights.name,
+            weights_sha256=files.sha256_of_file(weights),
+            recipe=ancestor.recipe,
+            recipe_sha256=ancestor.recipe_sha256,
+            epochs=ancestor.epochs,
+            trained_on=[f"{note.name}:{note.split}" for note in ancestor.trained_on],
+        )
     keeper = Keeper(out, base)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     trainer = pl.Trainer(
@@ -113,6 +132,24 @@ def run_training(
         for number, handler in handlers.items():
             signal.signal(number, handler)
     return out / BEST
+
+
+def start_from(weights: Path, detector: str, module: MaskModule) -> Provenance:
+    """Put the weights of a checkpoint into the module's networks; returns where they come from."""
+    deployable, contract = load_deployable(weights)
+    if contract.provenance.detector != detector:
+        raise ArtifactError(
+            f"checkpoint '{weights}' is of detector '{contract.provenance.detector}', the recipe trains '{detector}'",
+            "Start from a checkpoint of the same detector",
+        )
+    try:
+        module.start_from(deployable.network.state_dict())
+    except RuntimeError:
+        raise ArtifactError(
+            f"the weights in '{weights}' do not fit the recipe's network options",
+            f"They were trained with {contract.provenance.network}",
+        ) from None
+    return contract.provenance
 
 
 def licensed(note: DataNote, source: Source) -> DataNote:
@@ -173,12 +210,13 @@ class Keeper(Callback):
         stage, _ = module.recipe.stage_at(trainer.current_epoch)
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         if (trainer.current_epoch + 1) % module.recipe.validate_every:
-            metrics = {name: value for name, value in metrics.items() if not name.startswith("iou")}
+            metrics = {name: value for name, value in metrics.items() if name == "loss"}
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         row = {"epoch": trainer.current_epoch + 1, "updates": module.updates, "crop": stage.crop, "lr": rate, **metrics}
         self.rows.append(row)
-        if "iou" in metrics and metrics["iou"] > self.best:
-            self.best = metrics["iou"]
+        # Of a small validation split the pooled IoU can hang on one large target; the mean over frames does not.
+        if "niou" in metrics and metrics["niou"] > self.best:
+            self.best = metrics["niou"]
             if trainer.is_global_zero:
                 save_checkpoint(
                     self.out / BEST, module.trained, self._contract(module, metrics, trainer.current_epoch + 1)
@@ -189,13 +227,14 @@ class Keeper(Callback):
         protocol = f"squash {size.height}x{size.width}, p > 0.5"
         measured = [
             Metric(
-                name="IoU",
-                value=metrics[f"iou/{note.name}"],
+                name=title,
+                value=metrics[f"{name}/{note.name}"],
                 data=f"{note.name}:{note.split}",
                 frames=note.frames,
                 protocol=protocol,
             )
             for note in self.contract.provenance.validated_on
+            for name, title in (("iou", "IoU"), ("niou", "nIoU"))
         ]
         return self.contract.with_provenance(epochs=epochs, metrics=measured)
 

@@ -105,8 +105,8 @@ def read_mask(path: str | os.PathLike[str]) -> npt.NDArray[np.bool_]:
 def resize_mask(mask: npt.NDArray[np.bool_], height: int, width: int) -> npt.NDArray[np.bool_]:
     """A mask at another size by Pillow's NEAREST: each pixel takes the source pixel under its centre.
 
-    The published protocols score on masks resized so (specs/mshnet.md section 3): halving keeps the odd rows and
-    columns, where OpenCV's INTER_NEAREST keeps the even ones.
+    The published protocols score on masks resized so: halving keeps the odd rows and columns, where
+    OpenCV's INTER_NEAREST keeps the even ones.
     """
     rows = centre_samples(mask.shape[0], height)
     columns = centre_samples(mask.shape[1], width)

@@ -1,7 +1,7 @@
 """Pixel and target metrics of infrared small-target detection: IoU, nIoU, Pd, Fa, ROC.
 
-Definitions: specs/mshnet.md section 4. Correct by default; `legacy` repeats what the published evaluation code does, so
-that figures can be compared with published tables.
+IoU and Pd/Fa as in Li et al. (DNANet, TIP 2022), nIoU as in Dai et al. (ACM, WACV 2021). Correct by default; `legacy`
+repeats what the published evaluation code does, so that figures can be compared with published tables.
 """
 
 from __future__ import annotations

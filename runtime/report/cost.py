@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from irforge.runtime.report import charts
 from irforge.runtime.report.markup import Cell, Markup, Row, colour, element, heading, joined, named, table
 from irforge.runtime.report.schema import EngineFacts, Latency, Model, Report
@@ -9,6 +11,7 @@ from irforge.runtime.report.wording import (
     NOT_MEASURED,
     count,
     milliseconds,
+    percent,
     plural,
     quantity,
     size_text,
@@ -128,3 +131,37 @@ def _engine_row(plan: EngineFacts) -> Row:
         Cell(weights or NOT_MEASURED, style="text"),
         Cell(quantity(plan.file_bytes), plan.file),
     ]
+
+
+def exceptions(report: Report) -> Markup:
+    """What the INT8 files compute otherwise: convolutions with a measured cost one by one, the others by reason."""
+    headers = ["Convolution", "Of all MACs", "Why it is not INT8", "INT8 there alone"]
+    parts = []
+    for model in report.models:
+        kept = _kept(model)
+        if not kept:
+            continue
+        priced = [entry for entry in kept if "crossed" in entry]
+        rows: list[Row] = [
+            [
+                entry["weight"],
+                percent(entry["share"]),
+                Cell(entry["reason"], style="text"),
+                Cell(f"moves {entry['crossed']:.1f} px in 100 frames across the threshold", style="text"),
+            ]
+            for entry in sorted(priced, key=lambda entry: -entry["share"])
+        ]
+        for reason in dict.fromkeys(entry["reason"] for entry in kept if entry not in priced):
+            alike = [entry for entry in kept if entry["reason"] == reason and entry not in priced]
+            share = percent(sum(entry["share"] for entry in alike))
+            rows.append([plural(len(alike), "convolution"), share, Cell(reason, style="text"), NOT_MEASURED])
+        title = joined([named(model), size_text(model.height, model.width)], " ")
+        parts += [heading(title, model.name), table(headers, rows)]
+    return joined(parts)
+
+
+def _kept(model: Model) -> list[dict[str, Any]]:
+    """The entries that `irforge quantize` left in the contract; none in files of another tool or an older version."""
+    steps = model.contract.get("provenance", {}).get("history", [])
+    entries = [entry for step in steps if step.get("tool") == "quantize" for entry in step.get("kept", [])]
+    return [entry for entry in entries if isinstance(entry, dict)]

@@ -37,6 +37,7 @@ def render(report: Report) -> str:
             _section("Targets lost and gained", outcome.targets(report)),
             _section("Latency", cost.latency(report)),
             _section("Compiled plans", cost.engines(report)),
+            _section("Left out of INT8", cost.exceptions(report)),
             _section("Machine", origin.environment(report)),
             _section("Provenance", origin.provenance(report)),
             _section("How to read this", element("p", _READING)),

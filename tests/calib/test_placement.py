@@ -150,12 +150,14 @@ def test_reasons_name_what_cannot_be_quantised() -> None:
     island = net.conv(gated, 16, 16, 1)
     depthwise = net.node("Conv", island, net.weight(16, 1, 3), group=16, pads=[1] * 4, kernel_shape=[3, 3])
     net.node("Relu", net.conv(depthwise, 16, 1, 1), out="mask")
-    reasons = _reasons(place(Graph(net.model()), _ranges(net, **{dead: 0.0}), "minmax", floats={island}, sizes=SIZES))
+    reasons = _reasons(
+        place(Graph(net.model()), _ranges(net, **{dead: 0.0}), "minmax", apart={island: "an island"}, sizes=SIZES)
+    )
     assert reasons[stem] == "fewer than 8 channels"
     assert reasons[dead] == "always zero on the calibration frames"
     assert reasons[computed] == "its weights are computed"
     assert reasons[squeezed] == "one pixel: a squeeze, not a map"
-    assert reasons[island] == "an FP32 island"
+    assert reasons[island] == "an island"
     assert reasons[depthwise] == "fewer than 8 channels a group"
 
 

@@ -1,4 +1,4 @@
-"""The golden values of specs/mshnet.md section 4, and what they leave open."""
+"""Golden values of the published evaluation code and of its corrected form, and what they leave open."""
 
 from __future__ import annotations
 

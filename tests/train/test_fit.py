@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from irforge.errors import InputError, UsageError
+from irforge.errors import ArtifactError, InputError, UsageError
 from irforge.train import run
 from irforge.train.checkpoint import load_deployable, read_contract
 from irforge.train.recipe import read_recipe
@@ -82,6 +82,37 @@ def test_averaged_weights_are_the_ones_that_are_kept(small_recipe: Path, tmp_pat
     kept, last = load_file(best), state(tmp_path / "out")["state_dict"]
     assert all(torch.equal(tensor, last[f"averaged.{name}"]) for name, tensor in kept.items())
     assert not all(torch.equal(tensor, last[f"network.{name}"]) for name, tensor in kept.items())
+
+
+def test_a_run_starts_from_the_weights_of_another_and_says_so(small_recipe: Path, tmp_path: Path) -> None:
+    recipe = read_recipe(small_recipe)
+    first = run.run_training(recipe, "first.yaml", tmp_path / "first")
+    still = [stage.model_copy(update={"lr": (0.0, 0.0)}) for stage in recipe.stages]
+    second = run.run_training(
+        recipe.model_copy(update={"stages": still}), "second.yaml", tmp_path / "second", weights=first
+    )
+    before, after = load_file(first), load_file(second)
+    assert all(torch.allclose(before[name], after[name]) for name in before if "running" not in name)
+    (step,) = read_contract(second).provenance.history
+    assert (step["started_from"], step["recipe"]) == ("best.safetensors", "first.yaml")
+
+
+def test_weights_of_another_size_are_no_start(small_recipe: Path, tmp_path: Path) -> None:
+    recipe = read_recipe(small_recipe)
+    first = run.run_training(recipe, "first.yaml", tmp_path / "first")
+    colour = recipe.model_copy(update={"network": {"in_channels": 3}})
+    with pytest.raises(ArtifactError, match="network options"):
+        run.run_training(colour, "second.yaml", tmp_path / "second", weights=first)
+    assert not (tmp_path / "second").exists()
+
+
+@pytest.mark.slow
+def test_training_through_torch_compile_takes_the_same_steps(small_recipe: Path, tmp_path: Path) -> None:
+    recipe = read_recipe(small_recipe)
+    run.run_training(recipe, "recipe.yaml", tmp_path / "eager")
+    run.run_training(recipe.model_copy(update={"compile": True}), "recipe.yaml", tmp_path / "compiled")
+    for eager, compiled in zip(rows(tmp_path / "eager"), rows(tmp_path / "compiled"), strict=True):
+        assert float(compiled["loss"]) == pytest.approx(float(eager["loss"]), rel=1e-2)
 
 
 def test_a_run_is_not_overwritten_by_another(small_recipe: Path, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ def channel_max(x: Tensor) -> Tensor:
     return x.max(dim=1, keepdim=True).values
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 @lru_cache(maxsize=64)
 def interpolation_matrix(source: int, target: int) -> Tensor:
     """Linear interpolation with aligned corners as a matrix [target, source], float32."""

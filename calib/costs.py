@@ -1,0 +1,103 @@
+"""COSTS.json: what each convolution, quantised alone, does to a model's answers, and which to leave in FP16 for it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from irforge.calib.ranges import Ranges
+from irforge.errors import CalibrationError
+from irforge.files import write_json
+
+SCHEMA_VERSION = "1.0"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class Cost(_Part):
+    """How far answers move: `difference` is the sum of |Δp| over a frame's probabilities, mean over frames; `crossed`
+    counts the probabilities that cross the contract's threshold, in 100 frames."""
+
+    difference: float = Field(ge=0)
+    crossed: float = Field(ge=0)
+
+
+class ConvolutionCost(Cost):
+    """The cost of one convolution: its weight's name and its share (0..1) of all MACs."""
+
+    weight: str
+    share: float = Field(ge=0, le=1)
+
+
+class Costs(_Part):
+    """See the module's first line. `together` is the cost of all of them at once; keys are the outputs' names."""
+
+    schema_version: str = SCHEMA_VERSION
+    model: str
+    ranges_key: str
+    method: str
+    source: str
+    frames: int = Field(gt=0)
+    together: Cost
+    convolutions: dict[str, ConvolutionCost]
+
+
+def costliest(convolutions: Mapping[str, ConvolutionCost], int8_share: float) -> list[str]:
+    """The convolutions to leave in FP16: most cost a MAC first, while `int8_share` of all MACs stays in INT8.
+
+    Only those are left that cost more than their share of the MACs would let expect: the others pay for their speed.
+    """
+    total = sum(cost.share for cost in convolutions.values())
+    mean = sum(cost.difference for cost in convolutions.values()) / max(total, 1e-12)
+    room = total - int8_share + 1e-9
+
+    def rate(name: str) -> float:
+        return convolutions[name].difference / max(convolutions[name].share, 1e-12)
+
+    left = []
+    for name in sorted(convolutions, key=rate, reverse=True):
+        if rate(name) > mean and convolutions[name].share <= room:
+            left.append(name)
+            room -= convolutions[name].share
+    return left
+
+
+def save_costs(path: str | os.PathLike[str], costs: Costs) -> None:
+    write_json(path, costs.model_dump())
+
+
+def load_costs(path: str | os.PathLike[str], ranges: Ranges, method: str) -> Costs:
+    """Read COSTS.json that was measured with these very ranges.
+
+    Raises:
+        CalibrationError: missing, unreadable, of an unknown schema, or measured with other ranges or another method.
+    """
+    from pydantic_core import from_json
+
+    file = Path(path)
+    if not file.is_file():
+        raise CalibrationError(f"the cost file '{path}' does not exist", "Measure it with 'irforge sensitivity'")
+    try:
+        raw = from_json(file.read_bytes(), allow_inf_nan=False)
+        major = str(raw["schema_version"]).split(".")[0]
+        if major != SCHEMA_VERSION.split(".")[0]:
+            raise CalibrationError(
+                f"'{path}' has cost schema {raw['schema_version']}, this irforge reads {SCHEMA_VERSION}",
+                "Measure it again with 'irforge sensitivity'",
+            )
+        costs = Costs.model_validate(raw)
+    except (ValueError, KeyError, TypeError, ValidationError):
+        raise CalibrationError(
+            f"'{path}' holds no readable costs", "Measure them again with 'irforge sensitivity'"
+        ) from None
+    if (costs.ranges_key, costs.method) != (ranges.key, method):
+        raise CalibrationError(
+            f"stale costs: '{path}' was measured with other ranges",
+            f"Measure it again: irforge sensitivity {ranges.model} {costs.source} --ranges RANGES.json -o COSTS.json",
+        )
+    return costs

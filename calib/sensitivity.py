@@ -1,0 +1,183 @@
+"""Which convolutions pay for INT8 with accuracy: `python calib/sensitivity.py MODEL.onnx FRAMES --ranges RANGES.json
+-o COSTS.json`, the same as `irforge sensitivity`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from irforge.errors import UsageError, run_command
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import onnx
+
+    from irforge.calib.costs import Cost, Costs
+
+Frames = list["npt.NDArray[Any]"]
+Answers = list["npt.NDArray[np.float32]"]
+
+
+def measure_sensitivity(
+    model_path: Path,
+    source: str,
+    ranges_path: Path,
+    *,
+    method: str | None = None,
+    limit: int | None = 8,
+    data_root: Path | None = None,
+    threads: int | None = None,
+    on_start: Callable[[int], None] | None = None,
+    on_step: Callable[[], None] | None = None,
+) -> Costs:
+    """Quantise each convolution of a model alone, with the tensors around it, and see how far the answers move.
+
+    Everything else stays in FP32, so that only INT8 is judged. No truth is needed: the FP32 model is the reference.
+
+    Args:
+        source: a folder, a list of files, or `NAME:SPLIT`; frames with targets, or nothing can move.
+        method: which of the recorded thresholds to take; None for the one chosen when the ranges were collected.
+        limit: at most so many frames, spread evenly over the set.
+        threads: of ONNX Runtime inside one operator.
+        on_start: told the number of steps before the first.
+
+    Raises:
+        UsageError: no such method or dataset.
+        InputError: frames missing, damaged, or not as the contract asks.
+        ArtifactError: no contract, or not an FP32 model.
+        CalibrationError: stale ranges, or nothing to quantise.
+    """
+    from irforge.artifact import load_model, read_contract
+    from irforge.calib.costs import ConvolutionCost, Costs
+    from irforge.calib.floats import raise_opset, require_float_model
+    from irforge.calib.frames import choose, open_frames
+    from irforge.calib.histogram import check_method
+    from irforge.calib.placement import TENSORRT, place
+    from irforge.calib.qdq import insert_qdq
+    from irforge.calib.ranges import check_fresh, load_ranges
+    from irforge.errors import CalibrationError
+    from irforge.frames import prepare
+    from irforge.graph import Graph, macs
+
+    model = load_model(model_path)
+    contract = read_contract(model)
+    require_float_model(model, contract, model_path)
+    ranges = load_ranges(ranges_path)
+    check_fresh(ranges, ranges_path, model, contract)
+    method = method or ranges.method
+    check_method(method)
+    raise_opset(model, model_path)
+    sizes = {contract.input.name: (1, contract.input.channels, *contract.input.size)}
+    everything = place(Graph(model), ranges.tensors, method, TENSORRT, sizes=sizes)
+    if not everything.convolutions:
+        raise CalibrationError(f"nothing in '{model_path}' can be quantised")
+
+    chosen = choose(open_frames(source, data_root), limit)
+    if on_start:
+        on_start(len(everything.convolutions) + 1)
+    frames = [prepare(sample.frame(), contract.input, f"'{sample.frame_path}'")[0] for sample in chosen]
+    output = "mask" if contract.output.kind == "mask" else "scores"
+
+    def answers(convolutions: list[str]) -> Answers:
+        graph = Graph(type(model).FromString(model.SerializeToString()))
+        graph.tidy()
+        others = set(everything.convolutions) - set(convolutions)
+        apart = dict.fromkeys(others, "not its turn")
+        placement = place(graph, ranges.tensors, method, TENSORRT, apart=apart, sizes=sizes)
+        insert_qdq(graph, placement.convolutions, placement.points, "axis")
+        if on_step and convolutions:
+            on_step()
+        return run_frames(graph.model, frames, output, threads)
+
+    reference = answers([])
+
+    def cost(convolutions: list[str]) -> Cost:
+        return distance(reference, answers(convolutions), contract.output.score_threshold)
+
+    counts = macs(model, sizes)
+    total = sum(counts.values())
+    weights = {node.output[0]: node.input[1] for node in model.graph.node if node.output[0] in counts}
+    return Costs(
+        model=model_path.name,
+        ranges_key=ranges.key,
+        method=method,
+        source=source,
+        frames=len(frames),
+        together=cost(everything.convolutions),
+        convolutions={
+            name: ConvolutionCost(weight=weights[name], share=counts[name] / total, **cost([name]).model_dump())
+            for name in everything.convolutions
+        },
+    )
+
+
+def run_frames(model: onnx.ModelProto, frames: Frames, output: str, threads: int | None) -> Answers:
+    """One output of a model on each frame, on ONNX Runtime's CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    # Q/DQ pairs are to round as written, not to be fused into kernels that round elsewhere.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    (name,) = [value.name for value in session.get_inputs()]
+    return [session.run([output], {name: frame})[0] for frame in frames]
+
+
+def distance(reference: Answers, found: Answers, threshold: float) -> Cost:
+    """How far `found` lies from `reference`; one array of probabilities for each frame."""
+    import numpy as np
+
+    from irforge.calib.costs import Cost
+
+    level = np.float32(threshold)
+    pairs = list(zip(reference, found, strict=True))
+    moved = sum(float(np.abs(a - b).sum(dtype=np.float64)) for a, b in pairs)
+    crossed = sum(int(np.count_nonzero((a > level) != (b > level))) for a, b in pairs)
+    return Cost(difference=moved / len(pairs), crossed=100 * crossed / len(pairs))
+
+
+def sensitivity(
+    model: Annotated[Path, typer.Argument(help="An FP32 deployable (.onnx).")],
+    frames: Annotated[str, typer.Argument(help="Frames with targets: a folder, a list of files, or NAME:SPLIT.")],
+    ranges: Annotated[Path, typer.Option(help="RANGES.json of this model, from 'irforge calibrate'.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The .json file to write.")],
+    method: Annotated[str, typer.Option(help="minmax, percentile, entropy or mse; default: as collected.")] = "",
+    limit: Annotated[int, typer.Option(min=1, help="At most so many frames, spread evenly over the set.")] = 8,
+    data_root: Annotated[Path | None, typer.Option(help="Where named datasets lie; default IRFORGE_DATA.")] = None,
+) -> None:
+    """Measure what INT8 costs convolution by convolution, for `irforge quantize --sensitivity`."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from irforge.calib.costs import save_costs
+    from irforge.calib.tables import print_costs
+
+    if output.suffix != ".json":
+        raise UsageError(f"'{output}' does not end in .json")
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
+        task = bars.add_task("quantising one by one", total=None)
+        costs = measure_sensitivity(
+            model,
+            frames,
+            ranges,
+            method=method or None,
+            limit=limit,
+            data_root=data_root,
+            on_start=lambda count: bars.update(task, total=count),
+            on_step=lambda: bars.advance(task),
+        )
+    save_costs(output, costs)
+    print_costs(costs, output)
+
+
+if __name__ == "__main__":
+    run_command(sensitivity)

@@ -1,0 +1,146 @@
+"""What INT8 costs convolution by convolution, and what quantisation makes of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from irforge.artifact import load_model, read_contract
+from irforge.calib.costs import ConvolutionCost, Costs, costliest, load_costs, save_costs
+from irforge.calib.placement import place
+from irforge.calib.quantize import quantize_model
+from irforge.calib.ranges import load_ranges
+from irforge.calib.sensitivity import distance, measure_sensitivity
+from irforge.errors import CalibrationError, UsageError
+from irforge.graph import Graph
+from tests.calib.conftest import SIDE
+
+SIZES = {"frames": (1, 1, SIDE, SIDE)}
+
+
+@pytest.fixture(scope="module")
+def costs(attentive: Path, attentive_ranges: Path, frame_folder: Path) -> Costs:
+    return measure_sensitivity(attentive, str(frame_folder), attentive_ranges, limit=3, threads=1)
+
+
+@pytest.fixture(scope="module")
+def costs_file(costs: Costs, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("costs") / "costs.json"
+    save_costs(path, costs)
+    return path
+
+
+def cost(difference: float, share: float) -> ConvolutionCost:
+    return ConvolutionCost(weight="w", share=share, difference=difference, crossed=0)
+
+
+def test_every_convolution_that_would_be_quantised_has_its_cost(
+    costs: Costs, attentive: Path, attentive_ranges: Path
+) -> None:
+    placement = place(Graph(load_model(attentive)), load_ranges(attentive_ranges).tensors, "minmax", sizes=SIZES)
+    assert sorted(costs.convolutions) == sorted(placement.convolutions)
+    assert sum(found.share for found in costs.convolutions.values()) == pytest.approx(placement.share)
+    assert all(found.difference > 0 for found in costs.convolutions.values())
+    assert costs.together.difference > max(found.difference for found in costs.convolutions.values())
+
+
+def test_costs_are_the_same_each_time(
+    costs: Costs, attentive: Path, attentive_ranges: Path, frame_folder: Path
+) -> None:
+    assert measure_sensitivity(attentive, str(frame_folder), attentive_ranges, limit=3, threads=1) == costs
+
+
+def test_a_coarser_range_costs_more(
+    costs: Costs, attentive: Path, attentive_ranges: Path, frame_folder: Path, tmp_path: Path
+) -> None:
+    """One point with a range a hundred times too wide makes its convolution the costliest."""
+    ranges = load_ranges(attentive_ranges)
+    wide, worst = Graph(load_model(attentive)), min(costs.convolutions, key=lambda n: costs.convolutions[n].difference)
+    (source,) = [node.input[0] for node in wide.of_type("Conv") if node.output[0] == worst]
+    found = ranges.tensors[source]
+    stretched = found.model_copy(
+        update={
+            "thresholds": {"minmax": 100 * found.absmax},
+            "min": 100 * found.min,
+            "max": 100 * found.max,
+        }
+    )
+    path = tmp_path / "wide.json"
+    path.write_text(ranges.model_copy(update={"tensors": {**ranges.tensors, source: stretched}}).model_dump_json())
+    again = measure_sensitivity(attentive, str(frame_folder), path, limit=3, threads=1)
+    assert again.convolutions[worst].difference > 10 * costs.convolutions[worst].difference
+
+
+def test_distance_counts_what_crosses_the_threshold() -> None:
+    reference = [np.float32([[0.4, 0.6], [0.5, 0.0]]), np.zeros((2, 2), np.float32)]
+    found = [np.float32([[0.6, 0.4], [0.5, 0.0]]), np.zeros((2, 2), np.float32)]
+    assert distance(reference, found, 0.5).crossed == 100
+    assert distance(reference, found, 0.5).difference == pytest.approx(0.2)
+
+
+def test_what_costs_most_for_its_work_is_left_first_and_the_rest_stays_int8() -> None:
+    costs = {"dear": cost(5, 0.05), "big": cost(6, 0.5), "cheap": cost(0.1, 0.4), "second": cost(0.9, 0.05)}
+    assert costliest(costs, 0.9) == ["dear", "second"]
+    assert costliest(costs, 0.95) == ["dear"]
+    assert costliest(costs, 1.0) == []
+
+
+def test_a_convolution_that_is_no_dearer_than_its_work_stays_int8() -> None:
+    assert costliest({"a": cost(1, 0.5), "b": cost(1, 0.5)}, 0.4) == []
+
+
+def test_what_quantise_leaves_is_in_the_contract_with_its_cost(
+    attentive: Path, attentive_ranges: Path, costs: Costs, costs_file: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "mixed.onnx"
+    report = quantize_model(attentive, output, attentive_ranges, costs_path=costs_file, int8_share=0.7)
+    left = costliest(costs.convolutions, 0.7)
+    assert left and report.quantized is not None and 0.7 <= report.quantized < 0.98
+    noted = {entry["node"]: entry for entry in read_contract(load_model(output)).provenance.history[-1]["kept"]}
+    for name in left:
+        assert "accuracy" in noted[name]["reason"]
+        assert noted[name]["crossed"] == costs.convolutions[name].crossed
+        assert noted[name]["weight"] == costs.convolutions[name].weight
+
+
+def test_leaving_the_costliest_brings_answers_closer(
+    attentive: Path, attentive_ranges: Path, costs_file: Path, tmp_path: Path, run_model, frames_tensor: np.ndarray
+) -> None:
+    whole, mixed = tmp_path / "whole.onnx", tmp_path / "mixed.onnx"
+    quantize_model(attentive, whole, attentive_ranges)
+    quantize_model(attentive, mixed, attentive_ranges, costs_path=costs_file, int8_share=0.6)
+    expected, plain, better = (run_model(path, frames_tensor) for path in (attentive, whole, mixed))
+    assert np.abs(better - expected).sum() < np.abs(plain - expected).sum()
+
+
+def test_costs_of_other_ranges_are_stale(attentive: Path, attentive_ranges: Path, costs: Costs, tmp_path: Path) -> None:
+    path = tmp_path / "costs.json"
+    save_costs(path, costs.model_copy(update={"ranges_key": "other"}))
+    with pytest.raises(CalibrationError, match="stale costs"):
+        quantize_model(attentive, tmp_path / "o.onnx", attentive_ranges, costs_path=path)
+    save_costs(path, costs)
+    with pytest.raises(CalibrationError, match="stale costs"):
+        quantize_model(attentive, tmp_path / "o.onnx", attentive_ranges, costs_path=path, method="mse")
+    assert not (tmp_path / "o.onnx").exists()
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"schema_version": "1.0"}', '{"schema_version": "9.0"}'])
+def test_an_unreadable_cost_file_is_one_line(attentive_ranges: Path, tmp_path: Path, content: str) -> None:
+    path = tmp_path / "costs.json"
+    path.write_text(content)
+    with pytest.raises(CalibrationError, match=r"costs|cost schema"):
+        load_costs(path, load_ranges(attentive_ranges), "minmax")
+    with pytest.raises(CalibrationError, match="does not exist"):
+        load_costs(tmp_path / "none.json", load_ranges(attentive_ranges), "minmax")
+
+
+def test_an_int8_share_out_of_range_is_refused(attentive: Path, attentive_ranges: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="share"):
+        quantize_model(attentive, tmp_path / "o.onnx", attentive_ranges, int8_share=1.5)
+
+
+def test_the_cost_file_is_plain_json(costs_file: Path, costs: Costs) -> None:
+    assert json.loads(costs_file.read_text())["frames"] == costs.frames == 3
