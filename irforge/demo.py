@@ -45,7 +45,8 @@ def demo(
     start = perf_counter()
     checkpoint = weights or shipped_weights()
     out.mkdir(parents=True, exist_ok=True)
-    models = [path for size in (HEADLINE, SMALL) for path in deployables(checkpoint, size, out)]
+    made = {size: deployables(checkpoint, size, out) for size in (SMALL, HEADLINE)}
+    models = [*made[HEADLINE], *made[SMALL]]
     for model in models:
         engines(model, out)
     report = measured(models, checkpoint)
@@ -76,11 +77,16 @@ def stem(size: tuple[int, int]) -> str:
 
 
 def deployables(checkpoint: Path, size: tuple[int, int], out: Path) -> list[Path]:
-    """Export, calibrate, and convert: the FP32, FP16 and INT8 files of one size."""
+    """Export, calibrate, and convert: the FP32, FP16 and INT8 files of one size; `SMALL` first.
+
+    What INT8 costs is measured at the small size. The large one leaves the same convolutions in FP16.
+    """
     from irforge.calib.collect import collect_ranges
+    from irforge.calib.costs import save_costs
     from irforge.calib.half import half_model
     from irforge.calib.quantize import quantize_model
     from irforge.calib.ranges import save_ranges
+    from irforge.calib.sensitivity import measure_sensitivity
     from irforge.export.to_onnx import export_checkpoint
     from irforge.samples import FRAMES
 
@@ -106,8 +112,40 @@ def deployables(checkpoint: Path, size: tuple[int, int], out: Path) -> list[Path
         lambda: save_ranges(ranges, collect_ranges(fp32, f"{FRAMES}:calib", limit=limit)),
     )
     once(out, "half", [fp32, ranges], [fp16], lambda: half_model(fp32, fp16, ranges_path=ranges))
-    once(out, "quantize", [fp32, ranges], [int8], lambda: quantize_model(fp32, int8, ranges))
+    if size == SMALL:
+        costs = out / f"{name}.costs.json"
+        once(
+            out,
+            "sensitivity",
+            [fp32, ranges, *frames],
+            [costs],
+            lambda: save_costs(costs, measure_sensitivity(fp32, f"{FRAMES}:calib", ranges)),
+        )
+        once(
+            out,
+            "quantize",
+            [fp32, ranges, costs],
+            [int8],
+            lambda: quantize_model(fp32, int8, ranges, costs_path=costs),
+        )
+    else:
+        small = out / f"{stem(SMALL)}.int8.onnx"
+        once(
+            out,
+            "quantize",
+            [fp32, ranges, small],
+            [int8],
+            lambda: quantize_model(fp32, int8, ranges, keep=costly(small)),
+        )
     return [fp32, fp16, int8]
+
+
+def costly(model: Path) -> list[str]:
+    """The weights of the convolutions that an INT8 file left in FP16 for what they would have cost."""
+    from irforge.artifact import read_contract
+
+    steps = [step for step in read_contract(model).provenance.history if step["tool"] == "quantize"]
+    return [kept["weight"] for kept in steps[-1]["kept"] if "crossed" in kept]
 
 
 def engines(model: Path, out: Path) -> None:
@@ -125,7 +163,7 @@ def engines(model: Path, out: Path) -> None:
             options = BuildOptions(targets=targets)
             once(out, "build", [model], files, lambda e=engine, o=options: build_engine(model, e, o))  # type: ignore[misc]
     else:
-        typer.echo(f"build      {name}: skipped, TensorRT-RTX is not installed (pip install 'irforge[rtx]')")
+        typer.echo(f"build       {name}: skipped, TensorRT-RTX is not installed (pip install 'irforge[rtx]')")
     if gpus() and find_spec("tensorrt"):
         engine = out / f"{name}.engine"
         files = [engine, Path(f"{engine}.json")]
@@ -172,7 +210,7 @@ def once(out: Path, step: str, inputs: Sequence[Path], outputs: Sequence[Path], 
     state = _state(state_file)
     name = f"{step} {outputs[0].name}"
     key = sha256_of_json([name, code_hash(), [sha256_of_file(path) for path in inputs]])
-    line = f"{step:<10} {outputs[0]}"
+    line = f"{step:<11} {outputs[0]}"
     if state.get(name) == [key, *(sha256_of_file(path) if path.is_file() else "" for path in outputs)]:
         typer.echo(f"{line}, up to date")
         return

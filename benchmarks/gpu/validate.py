@@ -6,8 +6,6 @@ is listed as skipped. Limits are on the largest difference of a probability: the
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from datetime import datetime, timezone
 from importlib.util import find_spec
@@ -16,10 +14,8 @@ from typing import Annotated, Any
 
 import typer
 
-from irforge.errors import CheckFailed, EnvironmentFault, IrforgeError, UsageError, run_command
+from irforge.errors import CheckFailed, EnvironmentFault, IrforgeError, run_command
 
-SIZES = ("512x640", "256x256")
-PRECISIONS = ("int8", "fp16", "fp32")
 # TF32 has a 10-bit mantissa, as FP16 has; INT8 is held against the same INT8 graph on the CPU.
 LIMITS = {"fp32": 0.02, "fp16": 0.05, "int8": 0.2}
 FRAMES = 8
@@ -33,6 +29,7 @@ def validate(
     budget: Annotated[int, typer.Option(help="Seconds after which nothing new is begun.")] = 480,
 ) -> None:
     """Run every GPU check of this project and write OUT/gpu.json."""
+    from irforge.demo import shipped_weights
     from irforge.files import write_json
     from irforge.runtime.backends.device import driver_version, gpus
     from irforge.runtime.machine import environment
@@ -57,7 +54,7 @@ def validate(
         "results": [],
         "skipped": [],
     }
-    models = [path.resolve() for path in model] if model else _export(checkpoint or _shipped_weights(), out)
+    models = [path.resolve() for path in model] if model else _export(checkpoint or shipped_weights(), out)
     for path in models:
         for backend in backends:
             if time.monotonic() > deadline:
@@ -88,35 +85,12 @@ def _backends() -> list[str]:
     return found
 
 
-def _shipped_weights() -> Path:
-    from irforge import samples
-
-    found = sorted(Path(samples.__file__).parent.glob("*.safetensors"))
-    if not found:
-        raise UsageError("no weights ship with this irforge", "Name some with --checkpoint, or models with --model")
-    return found[0]
-
-
 def _export(checkpoint: Path, out: Path) -> list[Path]:
     """FP32, FP16 and INT8 at both sizes, the largest and fastest first."""
-    from irforge.samples import FRAMES as CALIBRATION
+    from irforge.demo import HEADLINE, SMALL, deployables
 
-    made: dict[tuple[str, str], Path] = {}
-    for size in SIZES:
-        full, half, int8 = (out / f"{size}.{precision}.onnx" for precision in ("fp32", "fp16", "int8"))
-        ranges = out / f"{size}.ranges.json"
-        _irforge("export", checkpoint, "-o", full, "--size", size)
-        _irforge("calibrate", full, CALIBRATION / "images", "-o", ranges)
-        _irforge("half", full, "-o", half)
-        _irforge("quantize", full, "--ranges", ranges, "-o", int8)
-        made |= {(size, "fp32"): full, (size, "fp16"): half, (size, "int8"): int8}
-    return [made[size, precision] for size in SIZES for precision in PRECISIONS]
-
-
-def _irforge(*arguments: object) -> None:
-    done = subprocess.run([sys.executable, "-m", "irforge.cli", *map(str, arguments)], capture_output=True, text=True)
-    if done.returncode:
-        raise CheckFailed(f"irforge {arguments[0]} failed: {done.stderr.strip() or done.stdout.strip()}")
+    made = {size: deployables(checkpoint, size, out) for size in (SMALL, HEADLINE)}
+    return [path for size in (HEADLINE, SMALL) for path in reversed(made[size])]
 
 
 def _check(model: Path, backend: str, out: Path) -> dict[str, Any]:
