@@ -1,9 +1,9 @@
-"""COSTS.json: what each convolution, quantised alone, does to a model's answers, and which to leave in FP16 for it."""
+"""COSTS.json: what INT8 in one place of a model alone does to its answers, and which places to leave in FP16 for it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -27,15 +27,17 @@ class Cost(_Part):
     crossed: float = Field(ge=0)
 
 
-class ConvolutionCost(Cost):
-    """The cost of one convolution: its weight's name and its share (0..1) of all MACs."""
+class PlaceCost(Cost):
+    """The cost of the convolutions that read one tensor, whose INT8 form they share: their outputs' and their weights'
+    names, and their share (0..1) of all MACs."""
 
-    weight: str
+    nodes: list[str] = Field(min_length=1)
+    weights: list[str] = Field(min_length=1)
     share: float = Field(ge=0, le=1)
 
 
 class Costs(_Part):
-    """See the module's first line. `together` is the cost of all of them at once; keys are the outputs' names."""
+    """See the module's first line. `together` is the cost of INT8 in all places at once."""
 
     schema_version: str = SCHEMA_VERSION
     model: str
@@ -44,26 +46,31 @@ class Costs(_Part):
     source: str
     frames: int = Field(gt=0)
     together: Cost
-    convolutions: dict[str, ConvolutionCost]
+    places: list[PlaceCost]
+
+    @property
+    def crossed(self) -> dict[str, float]:
+        """`PlaceCost.crossed` by convolution."""
+        return {node: place.crossed for place in self.places for node in place.nodes}
 
 
-def costliest(convolutions: Mapping[str, ConvolutionCost], int8_share: float) -> list[str]:
+def costliest(places: Sequence[PlaceCost], int8_share: float) -> list[str]:
     """The convolutions to leave in FP16: most cost a MAC first, while `int8_share` of all MACs stays in INT8.
 
     Only those are left that cost more than their share of the MACs would let expect: the others pay for their speed.
     """
-    total = sum(cost.share for cost in convolutions.values())
-    mean = sum(cost.difference for cost in convolutions.values()) / max(total, 1e-12)
+    total = sum(place.share for place in places)
+    mean = sum(place.difference for place in places) / max(total, 1e-12)
     room = total - int8_share + 1e-9
 
-    def rate(name: str) -> float:
-        return convolutions[name].difference / max(convolutions[name].share, 1e-12)
+    def rate(place: PlaceCost) -> float:
+        return place.difference / max(place.share, 1e-12)
 
-    left = []
-    for name in sorted(convolutions, key=rate, reverse=True):
-        if rate(name) > mean and convolutions[name].share <= room:
-            left.append(name)
-            room -= convolutions[name].share
+    left: list[str] = []
+    for place in sorted(places, key=rate, reverse=True):
+        if rate(place) > mean and place.share <= room:
+            left += place.nodes
+            room -= place.share
     return left
 
 

@@ -85,9 +85,10 @@ def quantize_model(
     islands = fp32_islands(model, contract, ranges.tensors) if for_tensorrt else {}
     sizes = {contract.input.name: (1, contract.input.channels, *contract.input.size)}
     rules = TENSORRT if for_tensorrt else CPU
-    costs = load_costs(costs_path, ranges, method).convolutions if costs_path else {}
+    costs = load_costs(costs_path, ranges, method) if costs_path else None
+    crossed = costs.crossed if costs else {}
     apart = dict.fromkeys(islands, "an FP32 island")
-    apart |= dict.fromkeys(costliest(costs, int8_share), "INT8 costs too much accuracy there")
+    apart |= dict.fromkeys(costliest(costs.places, int8_share) if costs else (), "INT8 costs too much accuracy there")
     placement = place(graph, ranges.tensors, method, rules, keep=keep, apart=apart, sizes=sizes)
     unmatched = set(keep) - {pattern for kept in placement.kept for pattern in keep if f"'{pattern}'" in kept.reason}
     if unmatched:
@@ -115,7 +116,7 @@ def quantize_model(
         int8_macs=round(placement.share, 6),
         kept=[
             {"node": kept.node, "weight": kept.weight, "share": round(kept.share, 6), "reason": kept.reason}
-            | ({"crossed": costs[kept.node].crossed} if kept.node in costs else {})
+            | ({"crossed": crossed[kept.node]} if kept.node in crossed else {})
             for kept in placement.kept
         ],
         note=None if for_tensorrt else "for ONNX Runtime on CPUs only: TensorRT refuses unsigned, asymmetric Q/DQ",

@@ -1,4 +1,4 @@
-"""Which convolutions pay for INT8 with accuracy: `python calib/sensitivity.py MODEL.onnx FRAMES --ranges RANGES.json
+"""Where INT8 costs accuracy: `python calib/sensitivity.py MODEL.onnx FRAMES --ranges RANGES.json
 -o COSTS.json`, the same as `irforge sensitivity`.
 """
 
@@ -35,9 +35,10 @@ def measure_sensitivity(
     on_start: Callable[[int], None] | None = None,
     on_step: Callable[[], None] | None = None,
 ) -> Costs:
-    """Quantise each convolution of a model alone, with the tensors around it, and see how far the answers move.
+    """Quantise one place of a model after the other, alone, and see how far the answers move.
 
-    Everything else stays in FP32, so that only INT8 is judged. No truth is needed: the FP32 model is the reference.
+    A place is the convolutions that read one tensor, with the tensors around them: they share its Q/DQ pair. All else
+    stays in FP32, so that only INT8 is judged. No truth is needed: the FP32 model is the reference.
 
     Args:
         source: a folder, a list of files, or `NAME:SPLIT`; frames with targets, or nothing can move.
@@ -53,7 +54,7 @@ def measure_sensitivity(
         CalibrationError: stale ranges, or nothing to quantise.
     """
     from irforge.artifact import load_model, read_contract
-    from irforge.calib.costs import ConvolutionCost, Costs
+    from irforge.calib.costs import Costs, PlaceCost
     from irforge.calib.floats import raise_opset, require_float_model
     from irforge.calib.frames import choose, open_frames
     from irforge.calib.histogram import check_method
@@ -78,8 +79,12 @@ def measure_sensitivity(
         raise CalibrationError(f"nothing in '{model_path}' can be quantised")
 
     chosen = choose(open_frames(source, data_root), limit)
+    readers = {node.output[0]: node for node in model.graph.node}
+    places: dict[str, list[str]] = {}
+    for name in everything.convolutions:
+        places.setdefault(readers[name].input[0], []).append(name)
     if on_start:
-        on_start(len(everything.convolutions) + 1)
+        on_start(len(places) + 1)
     frames = [prepare(sample.frame(), contract.input, f"'{sample.frame_path}'")[0] for sample in chosen]
     output = "mask" if contract.output.kind == "mask" else "scores"
 
@@ -101,7 +106,6 @@ def measure_sensitivity(
 
     counts = macs(model, sizes)
     total = sum(counts.values())
-    weights = {node.output[0]: node.input[1] for node in model.graph.node if node.output[0] in counts}
     return Costs(
         model=model_path.name,
         ranges_key=ranges.key,
@@ -109,10 +113,15 @@ def measure_sensitivity(
         source=source,
         frames=len(frames),
         together=cost(everything.convolutions),
-        convolutions={
-            name: ConvolutionCost(weight=weights[name], share=counts[name] / total, **cost([name]).model_dump())
-            for name in everything.convolutions
-        },
+        places=[
+            PlaceCost(
+                nodes=names,
+                weights=[readers[name].input[1] for name in names],
+                share=sum(counts[name] for name in names) / total,
+                **cost(names).model_dump(),
+            )
+            for names in places.values()
+        ],
     )
 
 
@@ -153,7 +162,7 @@ def sensitivity(
     limit: Annotated[int, typer.Option(min=1, help="At most so many frames, spread evenly over the set.")] = 8,
     data_root: Annotated[Path | None, typer.Option(help="Where named datasets lie; default IRFORGE_DATA.")] = None,
 ) -> None:
-    """Measure what INT8 costs convolution by convolution, for `irforge quantize --sensitivity`."""
+    """Measure what INT8 costs place by place, for `irforge quantize --sensitivity`."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -164,7 +173,7 @@ def sensitivity(
         raise UsageError(f"'{output}' does not end in .json")
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
-        task = bars.add_task("quantising one by one", total=None)
+        task = bars.add_task("quantising place by place", total=None)
         costs = measure_sensitivity(
             model,
             frames,

@@ -71,18 +71,19 @@ def print_ranges(ranges: Ranges, output: Path) -> None:
 
 
 def print_costs(costs: Costs, output: Path) -> None:
-    """The convolutions that cost most, and what all cost together."""
+    """The places that cost most, and what all cost together."""
     table = Table(title=f"{costs.model} -> {output}", title_justify="left")
     for title, side in (("INT8 in", "left"), ("of the MACs", "right"), ("sum of |Δp|", "right"), ("crossing", "right")):
         table.add_column(title, justify=side, overflow="fold")  # type: ignore[arg-type]
-    worst = sorted(costs.convolutions.values(), key=lambda cost: -cost.difference)[:12]
-    for cost in worst:
-        table.add_row(cost.weight, f"{cost.share:.2%}", f"{cost.difference:.3f}", f"{cost.crossed:.1f}")
-    others, total = len(costs.convolutions) - len(worst), sum(cost.share for cost in costs.convolutions.values())
+    ranked = sorted(costs.places, key=lambda place: -place.difference)
+    worst, others = ranked[:12], ranked[12:]
+    for place in worst:
+        names = "\n".join(place.weights)
+        table.add_row(names, f"{place.share:.2%}", f"{place.difference:.3f}", f"{place.crossed:.1f}")
     if others:
-        share = total - sum(cost.share for cost in worst)
-        least = max(cost.difference for cost in costs.convolutions.values() if cost not in worst)
-        table.add_row(f"{others} more, each", f"{share:.2%}", f"<= {least:.3f}", "")
+        share = sum(place.share for place in others)
+        table.add_row(f"{len(others)} more, each", f"{share:.2%}", f"<= {others[0].difference:.3f}", "")
+    total = sum(place.share for place in costs.places)
     table.add_row("all at once", f"{total:.2%}", f"{costs.together.difference:.3f}", f"{costs.together.crossed:.1f}")
     table.caption = f"a frame's sum of |Δp|, and pixels across the threshold in 100 frames; n = {costs.frames}"
     Console().print(table)

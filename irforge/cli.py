@@ -18,7 +18,7 @@ VERBS = {
     "evaluate": ("irforge.train.evaluate", "evaluate", "Measure trained weights on a dataset."),
     "export": ("irforge.export.to_onnx", "export", "Turn trained weights into an ONNX deployable."),
     "calibrate": ("irforge.calib.collect", "collect", "Collect a model's activation ranges on frames."),
-    "sensitivity": ("irforge.calib.sensitivity", "sensitivity", "Measure what INT8 costs, convolution by convolution."),
+    "sensitivity": ("irforge.calib.sensitivity", "sensitivity", "Measure what INT8 costs, place by place."),
     "quantize": ("irforge.calib.quantize", "quantize", "Make an INT8 deployable from ranges."),
     "half": ("irforge.calib.half", "half", "Make an FP16 deployable."),
     "build": ("irforge.runtime.build", "build", "Compile an engine, GPU or not, and prove its precision."),

@@ -69,9 +69,7 @@ def write_clip(path: Path) -> None:
 
 @pytest.mark.timeout(600)
 def test_the_lines_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip(
-        "tensorrt_rtx_bindings", reason="engines: pip install irforge[rtx]"
-    )
+    pytest.importorskip("tensorrt_rtx_bindings", reason="engines: pip install irforge[rtx]")
     monkeypatch.chdir(tmp_path)
     for stage in ("train", "export", "calib", "runtime"):
         (tmp_path / stage).symlink_to(ROOT / stage)

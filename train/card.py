@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from irforge.contract import Contract, DataNote, Metric
 from irforge.train.detectors.registry import find_detector
@@ -23,6 +24,7 @@ def model_card(contract: Contract, path: str | os.PathLike[str], note: str = "")
         "",
         f"- Recipe: `{provenance.recipe}` (sha256 `{provenance.recipe_sha256[:16]}`), seed {provenance.seed},"
         f" {provenance.epochs} epochs (an epoch is as long as the recipe's stage says).",
+        *(_ancestor(step) for step in provenance.history if step["tool"] == "fit"),
         f"- Network options: {', '.join(f'{k} = {v}' for k, v in provenance.network.items())}.",
         "- Weights: kernels in FP16, biases and batch norm in FP32; measured after that rounding.",
     ]
@@ -40,6 +42,13 @@ def model_card(contract: Contract, path: str | os.PathLike[str], note: str = "")
         "",
     ]
     return "\n".join(lines)
+
+
+def _ancestor(step: dict[str, Any]) -> str:
+    return (
+        f"- Started from the weights of `{step['recipe']}` (recipe sha256 `{step['recipe_sha256'][:16]}`, weights"
+        f" `{step['weights_sha256'][:16]}`) after {step['epochs']} epochs."
+    )
 
 
 def _data_row(use: str, part: DataNote) -> str:

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from irforge.artifact import load_model, read_contract
-from irforge.calib.costs import ConvolutionCost, Costs, costliest, load_costs, save_costs
+from irforge.calib.costs import Costs, PlaceCost, costliest, load_costs, save_costs
 from irforge.calib.placement import place
 from irforge.calib.quantize import quantize_model
-from irforge.calib.ranges import load_ranges
+from irforge.calib.ranges import load_ranges, save_ranges
 from irforge.calib.sensitivity import distance, measure_sensitivity
 from irforge.errors import CalibrationError, UsageError
 from irforge.graph import Graph
@@ -33,18 +33,26 @@ def costs_file(costs: Costs, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def cost(difference: float, share: float) -> ConvolutionCost:
-    return ConvolutionCost(weight="w", share=share, difference=difference, crossed=0)
+def cost(name: str, difference: float, share: float) -> PlaceCost:
+    return PlaceCost(nodes=[name], weights=["w"], share=share, difference=difference, crossed=0)
 
 
 def test_every_convolution_that_would_be_quantised_has_its_cost(
     costs: Costs, attentive: Path, attentive_ranges: Path
 ) -> None:
     placement = place(Graph(load_model(attentive)), load_ranges(attentive_ranges).tensors, "minmax", sizes=SIZES)
-    assert sorted(costs.convolutions) == sorted(placement.convolutions)
-    assert sum(found.share for found in costs.convolutions.values()) == pytest.approx(placement.share)
-    assert all(found.difference > 0 for found in costs.convolutions.values())
-    assert costs.together.difference > max(found.difference for found in costs.convolutions.values())
+    assert sorted(costs.crossed) == sorted(placement.convolutions)
+    assert sum(found.share for found in costs.places) == pytest.approx(placement.share)
+    assert all(found.difference > 0 for found in costs.places)
+    assert costs.together.difference > max(found.difference for found in costs.places)
+
+
+def test_convolutions_that_read_one_tensor_are_judged_together(costs: Costs, attentive: Path) -> None:
+    """They share its Q/DQ pair: leaving one of them in FP16 would leave the other's rounding in."""
+    sources = {node.output[0]: node.input[0] for node in Graph(load_model(attentive)).of_type("Conv")}
+    read = [{sources[node] for node in found.nodes} for found in costs.places]
+    assert all(len(names) == 1 for names in read) and len(set.union(*read)) == len(read)
+    assert max(len(found.nodes) for found in costs.places) == 2
 
 
 def test_costs_are_the_same_each_time(
@@ -56,22 +64,17 @@ def test_costs_are_the_same_each_time(
 def test_a_coarser_range_costs_more(
     costs: Costs, attentive: Path, attentive_ranges: Path, frame_folder: Path, tmp_path: Path
 ) -> None:
-    """One point with a range a hundred times too wide makes its convolution the costliest."""
+    """A range a hundred times too wide makes the place that reads it costlier by far."""
     ranges = load_ranges(attentive_ranges)
-    wide, worst = Graph(load_model(attentive)), min(costs.convolutions, key=lambda n: costs.convolutions[n].difference)
-    (source,) = [node.input[0] for node in wide.of_type("Conv") if node.output[0] == worst]
+    index, cheapest = min(enumerate(costs.places), key=lambda pair: pair[1].difference)
+    (source,) = {n.input[0] for n in Graph(load_model(attentive)).of_type("Conv") if n.output[0] in cheapest.nodes}
     found = ranges.tensors[source]
-    stretched = found.model_copy(
-        update={
-            "thresholds": {"minmax": 100 * found.absmax},
-            "min": 100 * found.min,
-            "max": 100 * found.max,
-        }
-    )
+    wide = {"thresholds": {"minmax": 100 * found.absmax}, "min": 100 * found.min, "max": 100 * found.max}
     path = tmp_path / "wide.json"
-    path.write_text(ranges.model_copy(update={"tensors": {**ranges.tensors, source: stretched}}).model_dump_json())
+    stretched = ranges.tensors | {source: found.model_copy(update=wide)}
+    save_ranges(path, ranges.model_copy(update={"tensors": stretched}))
     again = measure_sensitivity(attentive, str(frame_folder), path, limit=3, threads=1)
-    assert again.convolutions[worst].difference > 10 * costs.convolutions[worst].difference
+    assert again.places[index].difference > 10 * cheapest.difference
 
 
 def test_distance_counts_what_crosses_the_threshold() -> None:
@@ -82,14 +85,14 @@ def test_distance_counts_what_crosses_the_threshold() -> None:
 
 
 def test_what_costs_most_for_its_work_is_left_first_and_the_rest_stays_int8() -> None:
-    costs = {"dear": cost(5, 0.05), "big": cost(6, 0.5), "cheap": cost(0.1, 0.4), "second": cost(0.9, 0.05)}
-    assert costliest(costs, 0.9) == ["dear", "second"]
-    assert costliest(costs, 0.95) == ["dear"]
-    assert costliest(costs, 1.0) == []
+    places = [cost("dear", 5, 0.05), cost("big", 6, 0.5), cost("cheap", 0.1, 0.4), cost("second", 0.9, 0.05)]
+    assert costliest(places, 0.9) == ["dear", "second"]
+    assert costliest(places, 0.95) == ["dear"]
+    assert costliest(places, 1.0) == []
 
 
-def test_a_convolution_that_is_no_dearer_than_its_work_stays_int8() -> None:
-    assert costliest({"a": cost(1, 0.5), "b": cost(1, 0.5)}, 0.4) == []
+def test_what_is_no_dearer_than_its_work_stays_int8() -> None:
+    assert costliest([cost("a", 1, 0.5), cost("b", 1, 0.5)], 0.4) == []
 
 
 def test_what_quantise_leaves_is_in_the_contract_with_its_cost(
@@ -97,13 +100,14 @@ def test_what_quantise_leaves_is_in_the_contract_with_its_cost(
 ) -> None:
     output = tmp_path / "mixed.onnx"
     report = quantize_model(attentive, output, attentive_ranges, costs_path=costs_file, int8_share=0.7)
-    left = costliest(costs.convolutions, 0.7)
+    left = costliest(costs.places, 0.7)
     assert left and report.quantized is not None and 0.7 <= report.quantized < 0.98
     noted = {entry["node"]: entry for entry in read_contract(load_model(output)).provenance.history[-1]["kept"]}
+    weights = {node.output[0]: node.input[1] for node in Graph(load_model(attentive)).of_type("Conv")}
     for name in left:
         assert "accuracy" in noted[name]["reason"]
-        assert noted[name]["crossed"] == costs.convolutions[name].crossed
-        assert noted[name]["weight"] == costs.convolutions[name].weight
+        assert noted[name]["crossed"] == costs.crossed[name]
+        assert noted[name]["weight"] == weights[name]
 
 
 def test_leaving_the_costliest_brings_answers_closer(

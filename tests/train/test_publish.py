@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from irforge.contract import Contract, DataNote, InputSpec, Metric, Normalization, Provenance, Squash
 from irforge.datasets import open_dataset
+from irforge.train.card import model_card
 from irforge.train.checkpoint import load_deployable, read_contract, save_checkpoint
 from irforge.train.detectors.mshnet.deploy import MSHNET
 from irforge.train.detectors.mshnet.network import MSHNet
@@ -66,3 +67,19 @@ def test_the_card_states_data_licence_recipe_and_figures(checkpoint: Path, small
     card = (tmp_path / "mshnet.md").read_text()
     for part in ("r.yaml", "seed 3", "7 epochs", "CC0 1.0", "| 12 |", "squash", "native", "on a kettle", "0.5000"):
         assert part in card
+
+
+def test_the_card_names_the_weights_that_a_run_started_from(checkpoint: Path) -> None:
+    contract = read_contract(checkpoint).with_step(
+        "fit",
+        started_from="best.safetensors",
+        weights_sha256="cd" * 32,
+        recipe="a.yaml",
+        recipe_sha256="ef" * 32,
+        epochs=9,
+    )
+    card = model_card(contract, "mshnet.safetensors")
+    assert (
+        f"- Started from the weights of `a.yaml` (recipe sha256 `{'ef' * 8}`, weights `{'cd' * 8}`) after 9 epochs."
+        in card
+    )
