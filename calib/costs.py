@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from irforge.calib.ranges import Ranges
+from irforge.calib.ranges import Ranges, read_record
 from irforge.errors import CalibrationError
 from irforge.files import write_json
 
@@ -84,24 +83,7 @@ def load_costs(path: str | os.PathLike[str], ranges: Ranges, method: str) -> Cos
     Raises:
         CalibrationError: missing, unreadable, of an unknown schema, or measured with other ranges or another method.
     """
-    from pydantic_core import from_json
-
-    file = Path(path)
-    if not file.is_file():
-        raise CalibrationError(f"the cost file '{path}' does not exist", "Measure it with 'irforge sensitivity'")
-    try:
-        raw = from_json(file.read_bytes(), allow_inf_nan=False)
-        major = str(raw["schema_version"]).split(".")[0]
-        if major != SCHEMA_VERSION.split(".")[0]:
-            raise CalibrationError(
-                f"'{path}' has cost schema {raw['schema_version']}, this irforge reads {SCHEMA_VERSION}",
-                "Measure it again with 'irforge sensitivity'",
-            )
-        costs = Costs.model_validate(raw)
-    except (ValueError, KeyError, TypeError, ValidationError):
-        raise CalibrationError(
-            f"'{path}' holds no readable costs", "Measure them again with 'irforge sensitivity'"
-        ) from None
+    costs = read_record(path, Costs, "costs", SCHEMA_VERSION, "irforge sensitivity")
     if (costs.ranges_key, costs.method) != (ranges.key, method):
         raise CalibrationError(
             f"stale costs: '{path}' was measured with other ranges",

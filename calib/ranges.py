@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import onnx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -15,6 +15,9 @@ from irforge.errors import CalibrationError
 from irforge.files import sha256_of_json, write_json
 
 SCHEMA_VERSION = "1.0"
+
+
+_Record = TypeVar("_Record", bound=BaseModel)
 
 
 class _Part(BaseModel):
@@ -78,6 +81,32 @@ def ranges_key(fingerprint: str, contract_input: dict[str, Any], frame_hashes: l
     return sha256_of_json({"model": fingerprint, "input": contract_input, "frames": frame_hashes})
 
 
+def read_record(
+    path: str | os.PathLike[str], kind: type[_Record], what: str, schema_version: str, command: str
+) -> _Record:
+    """Read a JSON file of calibration, which `command` writes, into its model; `what` names its content in messages.
+
+    Raises:
+        CalibrationError: missing, unreadable, or of another major schema version.
+    """
+    from pydantic_core import from_json
+
+    file = Path(path)
+    if not file.is_file():
+        raise CalibrationError(f"the file with {what} '{path}' does not exist", f"Make it with '{command}'")
+    try:
+        raw = from_json(file.read_bytes(), allow_inf_nan=False)
+        if str(raw["schema_version"]).split(".")[0] == schema_version.split(".")[0]:
+            return kind.model_validate(raw)
+        found = raw["schema_version"]
+    except (ValueError, KeyError, TypeError, ValidationError):
+        raise CalibrationError(f"'{path}' holds no readable {what}", f"Make it again with '{command}'") from None
+    raise CalibrationError(
+        f"the {what} in '{path}' have schema {found}, this irforge reads {schema_version}",
+        f"Make it again with '{command}'",
+    )
+
+
 def save_ranges(path: str | os.PathLike[str], ranges: Ranges) -> None:
     write_json(path, ranges.model_dump())
 
@@ -88,24 +117,7 @@ def load_ranges(path: str | os.PathLike[str]) -> Ranges:
     Raises:
         CalibrationError: missing, not ranges, of an unknown schema, or edited after it was written.
     """
-    from pydantic_core import from_json
-
-    file = Path(path)
-    if not file.is_file():
-        raise CalibrationError(f"the range file '{path}' does not exist", "Collect ranges with 'irforge calibrate'")
-    try:
-        raw = from_json(file.read_bytes(), allow_inf_nan=False)
-        major = str(raw["schema_version"]).split(".")[0]
-        if major != SCHEMA_VERSION.split(".")[0]:
-            raise CalibrationError(
-                f"'{path}' has range schema {raw['schema_version']}, this irforge reads {SCHEMA_VERSION}",
-                "Collect the ranges again with 'irforge calibrate'",
-            )
-        ranges = Ranges.model_validate(raw)
-    except (ValueError, KeyError, TypeError, ValidationError):
-        raise CalibrationError(
-            f"'{path}' holds no readable ranges", "Collect them again with 'irforge calibrate'"
-        ) from None
+    ranges = read_record(path, Ranges, "ranges", SCHEMA_VERSION, "irforge calibrate")
     if ranges.key != ranges_key(ranges.model_fingerprint, ranges.contract_input, ranges.frames.sha256):
         raise CalibrationError(f"'{path}' was changed after it was written", f"Collect it again: {ranges.command}")
     return ranges

@@ -135,7 +135,7 @@ def test_costs_of_other_ranges_are_stale(attentive: Path, attentive_ranges: Path
 def test_an_unreadable_cost_file_is_one_line(attentive_ranges: Path, tmp_path: Path, content: str) -> None:
     path = tmp_path / "costs.json"
     path.write_text(content)
-    with pytest.raises(CalibrationError, match=r"costs|cost schema"):
+    with pytest.raises(CalibrationError, match="costs"):
         load_costs(path, load_ranges(attentive_ranges), "minmax")
     with pytest.raises(CalibrationError, match="does not exist"):
         load_costs(tmp_path / "none.json", load_ranges(attentive_ranges), "minmax")
