@@ -47,10 +47,10 @@ class Costs(_Part):
     together: Cost
     places: list[PlaceCost]
 
-    @property
-    def crossed(self) -> dict[str, float]:
-        """`PlaceCost.crossed` by convolution."""
-        return {node: place.crossed for place in self.places for node in place.nodes}
+    def of(self, node: str) -> dict[str, float]:
+        """`difference` and `crossed` of the place that a convolution belongs to; empty if it belongs to none."""
+        place = next((place for place in self.places if node in place.nodes), None)
+        return {"difference": place.difference, "crossed": place.crossed} if place else {}
 
 
 def costliest(places: Sequence[PlaceCost], int8_share: float) -> list[str]:

@@ -86,7 +86,6 @@ def quantize_model(
     sizes = {contract.input.name: (1, contract.input.channels, *contract.input.size)}
     rules = TENSORRT if for_tensorrt else CPU
     costs = load_costs(costs_path, ranges, method) if costs_path else None
-    crossed = costs.crossed if costs else {}
     apart = dict.fromkeys(islands, "an FP32 island")
     apart |= dict.fromkeys(costliest(costs.places, int8_share) if costs else (), "INT8 costs too much accuracy there")
     placement = place(graph, ranges.tensors, method, rules, keep=keep, apart=apart, sizes=sizes)
@@ -116,7 +115,7 @@ def quantize_model(
         int8_macs=round(placement.share, 6),
         kept=[
             {"node": kept.node, "weight": kept.weight, "share": round(kept.share, 6), "reason": kept.reason}
-            | ({"crossed": crossed[kept.node]} if kept.node in crossed else {})
+            | (costs.of(kept.node) if costs else {})
             for kept in placement.kept
         ],
         note=None if for_tensorrt else "for ONNX Runtime on CPUs only: TensorRT refuses unsigned, asymmetric Q/DQ",

@@ -147,7 +147,7 @@ def exceptions(report: Report) -> Markup:
                 entry["weight"],
                 percent(entry["share"]),
                 Cell(entry["reason"], style="text"),
-                Cell(f"moves {entry['crossed']:.1f} px in 100 frames across the threshold", style="text"),
+                Cell(_moves(entry), style="text"),
             ]
             for entry in sorted(priced, key=lambda entry: -entry["share"])
         ]
@@ -158,6 +158,11 @@ def exceptions(report: Report) -> Markup:
         title = joined([named(model), size_text(model.height, model.width)], " ")
         parts += [heading(title, model.name), table(headers, rows)]
     return joined(parts)
+
+
+def _moves(entry: dict[str, Any]) -> str:
+    crossed = f"{entry['crossed']:.1f} px in 100 frames cross the threshold"
+    return f"{crossed}, |Δp| sums to {entry['difference']:.3f} a frame"
 
 
 def _kept(model: Model) -> list[dict[str, Any]]:

@@ -41,7 +41,7 @@ def test_every_convolution_that_would_be_quantised_has_its_cost(
     costs: Costs, attentive: Path, attentive_ranges: Path
 ) -> None:
     placement = place(Graph(load_model(attentive)), load_ranges(attentive_ranges).tensors, "minmax", sizes=SIZES)
-    assert sorted(costs.crossed) == sorted(placement.convolutions)
+    assert sorted(node for found in costs.places for node in found.nodes) == sorted(placement.convolutions)
     assert sum(found.share for found in costs.places) == pytest.approx(placement.share)
     assert all(found.difference > 0 for found in costs.places)
     assert costs.together.difference > max(found.difference for found in costs.places)
@@ -106,7 +106,7 @@ def test_what_quantise_leaves_is_in_the_contract_with_its_cost(
     weights = {node.output[0]: node.input[1] for node in Graph(load_model(attentive)).of_type("Conv")}
     for name in left:
         assert "accuracy" in noted[name]["reason"]
-        assert noted[name]["crossed"] == costs.crossed[name]
+        assert {key: noted[name][key] for key in ("difference", "crossed")} == costs.of(name)
         assert noted[name]["weight"] == weights[name]
 
 

@@ -216,13 +216,23 @@ class Reader(HTMLParser):
 
 def test_what_stays_out_of_int8_is_named_with_its_cost() -> None:
     kept = [
-        {"node": "a", "weight": "encoder_0.conv1", "share": 0.0257, "reason": "INT8 costs too much", "crossed": 12.5},
+        {
+            "node": "a",
+            "weight": "encoder_0.conv1",
+            "share": 0.0257,
+            "reason": "INT8 costs too much",
+            "crossed": 12.5,
+            "difference": 0.25,
+        },
         {"node": "b", "weight": "ca.fc1", "share": 0.0001, "reason": "one pixel"},
         {"node": "c", "weight": "ca.fc2", "share": 0.0001, "reason": "one pixel"},
     ]
     contract = {"provenance": {"history": [{"tool": "quantize", "kept": kept}]}}
     words = Reader(render(make(model("net.int8.onnx", "int8", 170, contract=contract)))).words
-    assert "encoder_0.conv1 2.57 % INT8 costs too much moves 12.5 px in 100 frames" in words
+    assert (
+        "encoder_0.conv1 2.57 % INT8 costs too much 12.5 px in 100 frames cross the threshold, |Δp| sums to 0.250"
+        in words
+    )
     assert "2 convolutions 0.02 % one pixel" in words
     older = {"provenance": {"history": [{"tool": "quantize", "kept": ["a", "b"]}]}}
     assert "Left out of INT8" not in render(make(model("net.int8.onnx", "int8", 170, contract=older)))
