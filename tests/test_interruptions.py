@@ -161,6 +161,18 @@ def test_ctrl_c_in_calibrate(workplace: Any, spot_frame: Frames, untrained_onnx:
     assert not workplace.left()
 
 
+def test_ctrl_c_in_sensitivity(workplace: Any, spot_frame: Frames, untrained_onnx: Path) -> None:
+    first = workplace.put("many/f.png", spot_frame())
+    for index in range(200):
+        os.link(first, first.with_name(f"g{index}.png"))
+    collected = workplace.run("calibrate", untrained_onnx, "many", "-o", "ranges.json", "--limit", "1")
+    assert collected.returncode == 0, collected.stderr
+    workplace.put("unrelated", "")
+    arguments = ("sensitivity", untrained_onnx, "many", "--ranges", "ranges.json", "-o", "costs.json", "--limit", "200")
+    interrupted(workplace, lambda process: processor_seconds(process) > 4, *arguments)
+    assert not workplace.left()
+
+
 def test_ctrl_c_in_evaluate(workplace: Any, pairs: Path, untrained: Path) -> None:
     for kind in ("images", "masks"):
         for index in range(3000):
