@@ -15,7 +15,6 @@ from onnx import NodeProto, TensorProto
 from irforge.artifact import subgraphs
 from irforge.calib.cast import FLOAT, HALF_MAX, has_half_form
 from irforge.calib.ranges import TensorRange
-from irforge.contract import Contract
 from irforge.graph import STANDARD_DOMAINS, Graph, attribute, is_op
 
 MARGIN = 8.0
@@ -51,13 +50,14 @@ class Island:
 
 
 def fp32_islands(
-    model: onnx.ModelProto, contract: Contract, tensors: Mapping[str, TensorRange] | None = None
+    model: onnx.ModelProto, tensors: Mapping[str, TensorRange] | None = None, *, raw_counts: bool = False
 ) -> dict[str, Island]:
     """The nodes to keep in FP32, by first output.
 
     Args:
         model: an FP32 graph whose types can be inferred.
         tensors: measured ranges; without them only the static rules apply.
+        raw_counts: the frames come in as counts of more than 8 bits (the contract's float32 door).
 
     Returns:
         For each node the first rule that holds, in this order: no FP16 form, raw counts at the door, a large sum or a
@@ -65,7 +65,7 @@ def fp32_islands(
         its normals.
     """
     graph = Graph(model)
-    behind_door = _behind_float_door(graph) if contract.input.door == "float32" else set()
+    behind_door = _behind_float_door(graph) if raw_counts else set()
     bodies = {(function.domain, function.name): function for function in model.functions}
     islands = {}
     for node in graph.nodes:

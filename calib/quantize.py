@@ -82,7 +82,8 @@ def quantize_model(
 
     graph = Graph(model)
     graph.tidy()
-    islands = fp32_islands(model, contract, ranges.tensors) if for_tensorrt else {}
+    raw_counts = contract.input.door == "float32"
+    islands = fp32_islands(model, ranges.tensors, raw_counts=raw_counts) if for_tensorrt else {}
     sizes = {contract.input.name: (1, contract.input.channels, *contract.input.size)}
     rules = TENSORRT if for_tensorrt else CPU
     costs = load_costs(costs_path, ranges, method) if costs_path else None

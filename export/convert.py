@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,8 +17,10 @@ from irforge.artifact import check_model, embed_contract, strip_annotations
 from irforge.contract import Contract, InputSpec, Letterbox, PadToMultiple, Range, Squash, TensorSpec
 from irforge.errors import ExportError, UsageError
 from irforge.export.passes import Target, run_passes
+from irforge.export.translations import translations
 from irforge.graph import infer_types
 from irforge.lint import lint
+from irforge.ops import add_bodies
 
 OPSETS = (18, 19, 20)
 """What the exporter writes and TensorRT 10.3 (JetPack 6) reads."""
@@ -87,22 +89,67 @@ def onnx_from_torch(
         UsageError: an opset that is not written.
         ExportError: torch cannot export the module, or TensorRT would refuse the result.
     """
-    if opset not in OPSETS:
-        raise UsageError(f"opset {opset} is not written", f"Opsets: {', '.join(map(str, OPSETS))}")
+    _check_opset(opset)
     model = trace(deployable, contract, opset)
     _name_sides(model, contract)
+    counts = finish(model, contract.provenance.detector, target)
+    embed_contract(model, _with_output_shapes(contract, model))
+    return model, counts
+
+
+def onnx_from_part(
+    part: nn.Module,
+    inputs: Mapping[str, torch.Tensor],
+    outputs: Sequence[str],
+    name: str,
+    *,
+    free: tuple[dict[int, Any], ...] | None = None,
+    opset: int = 20,
+    target: Target = "tensorrt",
+) -> tuple[ModelProto, dict[str, int]]:
+    """Export a part of a detector, such as a neck, by itself and without a contract: to measure and compile it alone.
+
+    Args:
+        part: in eval mode; takes and gives tensors.
+        inputs, outputs, free: see `trace_module`.
+        name: the graph's.
+
+    Returns:
+        The model and how many rewrites each pass made.
+
+    Raises:
+        UsageError, ExportError: as `onnx_from_torch`.
+    """
+    _check_opset(opset)
+    model = trace_module(part, inputs, outputs, free, opset, f"part '{name}'")
+    return model, finish(model, name, target)
+
+
+def finish(model: ModelProto, name: str, target: Target) -> dict[str, int]:
+    """Rewrite what the exporter wrote for a target, name it, and hold it to ONNX's checker and to lint, in place.
+
+    Returns:
+        How many rewrites each pass made.
+
+    Raises:
+        ExportError: TensorRT would refuse the graph.
+    """
     strip_annotations(model)
     del model.graph.value_info[:]
     counts = run_passes(model, target)
     model.ir_version = min(model.ir_version, MAX_IR_VERSION)
     model.producer_name, model.producer_version = "irforge", __version__
-    model.graph.name = contract.provenance.detector
-    embed_contract(model, _with_output_shapes(contract, model))
+    model.graph.name = name
     check_model(model, "the exported graph", shapes=True)
     errors = [finding for finding in lint(model) if finding.level == "error"]
     if errors:
         raise ExportError(f"TensorRT would refuse the graph at {errors[0].where}: {errors[0].what}", errors[0].mend)
-    return model, counts
+    return counts
+
+
+def _check_opset(opset: int) -> None:
+    if opset not in OPSETS:
+        raise UsageError(f"opset {opset} is not written", f"Opsets: {', '.join(map(str, OPSETS))}")
 
 
 def trace(deployable: nn.Module, contract: Contract, opset: int = 20) -> ModelProto:
@@ -120,26 +167,52 @@ def trace(deployable: nn.Module, contract: Contract, opset: int = 20) -> ModelPr
         for axis, name, side in ((2, "h", spec.height), (3, "w", spec.width)):
             steps = torch.export.Dim(name, min=side.min // side.multiple, max=side.max // side.multiple)
             shape[axis] = side.multiple * steps
+    outputs = [tensor.name for tensor in contract.output.tensors]
+    what = f"detector '{contract.provenance.detector}'"
+    return trace_module(deployable, {spec.name: frames}, outputs, (shape,), opset, what)
+
+
+def trace_module(
+    module: nn.Module,
+    inputs: Mapping[str, torch.Tensor],
+    outputs: Sequence[str],
+    free: tuple[dict[int, Any], ...] | None,
+    opset: int,
+    what: str,
+) -> ModelProto:
+    """What torch's exporter makes of any module, custom operators as nodes of their own with their bodies in the file.
+
+    Args:
+        inputs: example tensors by the names they get, in the order of `forward`.
+        outputs: names of the outputs.
+        free: for each input the sides that stay free, as torch.export wants them; None fixes all.
+        what: what to call the module in errors.
+
+    Raises:
+        ExportError: the exporter gives up; the message says why.
+    """
     try:
         with _quiet_exporter(), torch.no_grad():
             program = torch.onnx.export(
-                deployable.eval(),
-                (frames,),
+                module.eval(),
+                tuple(inputs.values()),
                 dynamo=True,
                 opset_version=opset,
-                input_names=[spec.name],
-                output_names=[tensor.name for tensor in contract.output.tensors],
-                dynamic_shapes=(shape,),
+                input_names=list(inputs),
+                output_names=list(outputs),
+                dynamic_shapes=free,
+                custom_translation_table=translations(),
                 verbose=False,
             )
     except torch.onnx.errors.OnnxExporterError as error:
         cause = str(error.__cause__ or error).strip().splitlines()[0]
         raise ExportError(
-            f"torch cannot export detector '{contract.provenance.detector}': {cause}",
+            f"torch cannot export {what}: {cause}",
             "'--debug' shows where; control flow and shapes in forward() must not depend on pixel values",
         ) from error
     assert program is not None
     model: ModelProto = program.model_proto
+    add_bodies(model)
     return model
 
 

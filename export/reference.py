@@ -40,6 +40,7 @@ class TorchSession:
     device = "cpu"
     precision = "fp32"
     thread_rule = "one thread at a time"
+    custom_ops = ""
 
     def __init__(
         self,

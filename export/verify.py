@@ -61,13 +61,41 @@ def largest_difference(model: ModelProto, deployable: nn.Module, contract: Contr
                     difference = float(np.abs(found[name] - tensor.numpy()).max())
                     # A NaN must not lose the comparison.
                     worst[name] = difference if not difference <= worst[name] else worst[name]
+    _require(worst, "the exported graph", "torch")
+    return worst
+
+
+def difference_of_models(before: ModelProto, after: ModelProto, contract: Contract) -> dict[str, float]:
+    """Largest absolute difference of each output between two graphs of one contract, in ONNX Runtime on the CPU.
+
+    Raises:
+        CheckFailed: an output is not finite, or differs by more than `TOLERANCE`.
+    """
+    height, width = _sizes(contract)[-1]
+    feeds = {contract.input.name: sample_frames(contract, height, width)}
+    results = []
+    with tempfile.TemporaryDirectory() as folder:
+        for model in (before, after):
+            path = Path(folder) / "model.onnx"
+            save_model(path, model)
+            with OrtSession(path) as session:
+                results.append(session.run(feeds))
+    expected, found = results
+    worst = {
+        name: float(np.abs(found[name].astype(np.float32) - values.astype(np.float32)).max())
+        for name, values in expected.items()
+    }
+    _require(worst, "the rewritten graph", "the original")
+    return worst
+
+
+def _require(worst: dict[str, float], one: str, other: str) -> None:
     for name, difference in worst.items():
         if not difference <= TOLERANCE:
             raise CheckFailed(
-                f"output '{name}' of the exported graph differs by {difference:.3g} from torch (limit {TOLERANCE:g})",
-                "This is a defect of the export, not of the model: nothing was written",
+                f"output '{name}' of {one} differs by {difference:.3g} from {other} (limit {TOLERANCE:g})",
+                "This is a defect of irforge, not of the model: nothing was written",
             )
-    return worst
 
 
 def _sizes(contract: Contract) -> list[tuple[int, int]]:

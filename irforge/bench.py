@@ -21,6 +21,7 @@ from irforge.errors import UsageError, run_command
 if TYPE_CHECKING:
     from irforge.contract import Contract
     from irforge.datasets import Dataset
+    from irforge.runtime.custom_ops import Life
     from irforge.runtime.measure import Entry, Plan, Progress
     from irforge.runtime.report.schema import Report
     from irforge.session import Session
@@ -39,6 +40,7 @@ def bench_models(
     backend: str | None = None,
     trust: bool = False,
     trust_engine: bool = False,
+    custom_ops: Life = "body",
     command: str,
 ) -> Report:
     """Measure models against each other and, with `reference`, against the trained network in torch.
@@ -51,6 +53,7 @@ def bench_models(
         reference: the checkpoint that the models were exported from.
         sizes: (height, width) at which models of dynamic size are measured.
         threads: CPU threads of every session.
+        custom_ops: how the custom operators of those `.onnx` files that have some run.
 
     Raises:
         UsageError: models, sizes, protocol and data do not fit together.
@@ -59,8 +62,18 @@ def bench_models(
     from irforge.datasets import open_dataset
     from irforge.runtime.measure import measure
 
-    settings = {"protocol": protocol, "backend": backend, "threads": threads, "trust_engine": trust_engine}
+    settings = {
+        "protocol": protocol,
+        "backend": backend,
+        "threads": threads,
+        "trust_engine": trust_engine,
+        "custom_ops": custom_ops,
+    }
     entries = _entries(models, sizes, **settings)
+    if custom_ops == "plugin" and not any(_has_custom_ops(path) for path in models):
+        raise UsageError(
+            "none of the models has a custom operator that a plugin could run", "'irforge fuse' writes them"
+        )
     if reference is not None:
         entries = [*_references(entries, reference, threads, trust), *entries]
     dataset = open_dataset(data, data_root) if data else sample_frames()
@@ -98,9 +111,11 @@ def bench(
     check: Annotated[bool, typer.Option("--check", help="Fail (exit code 6) if a parity limit is missed.")] = False,
     trust: Annotated[bool, typer.Option(help="Load a pickled checkpoint. It can run any code: only your own.")] = False,
     trust_engine: Annotated[bool, typer.Option(help="Load an engine that no sidecar vouches for.")] = False,
+    custom_ops: Annotated[str, typer.Option(help="Of .onnx files: body, or plugin for native operators.")] = "body",
 ) -> None:
     """Measure what each precision costs and gains: accuracy, parity, latency, into a report."""
     from irforge.runtime.benchmark import Schedule
+    from irforge.runtime.custom_ops import parse_life
     from irforge.runtime.measure import Plan
     from irforge.runtime.parity import require
     from irforge.runtime.report.schema import write_report
@@ -119,6 +134,7 @@ def bench(
         backend=backend,
         trust=trust,
         trust_engine=trust_engine,
+        custom_ops=parse_life(custom_ops),
         command=shlex.join(["irforge", "bench", *_arguments()]),
     )
     write_report(report, output)
@@ -148,17 +164,19 @@ def _entry(
     backend: str | None,
     threads: int,
     trust_engine: bool,
+    custom_ops: Life,
 ) -> Entry:
     from irforge.runtime.backends import open_session
     from irforge.runtime.measure import Entry, at_size, under_protocol
 
     contract = under_protocol(at_size(_contract(path), size), protocol)
+    life: Life = custom_ops if _has_custom_ops(path) else "body"
     name = path.name if size is None else f"{path.name} at {size[0]}x{size[1]}"
     return Entry(
         name=name,
         path=path,
         contract=contract,
-        open=lambda: open_session(path, backend, threads=threads, trust_engine=trust_engine),
+        open=lambda: open_session(path, backend, threads=threads, trust_engine=trust_engine, custom_ops=life),
     )
 
 
@@ -174,6 +192,13 @@ def _entries(models: Sequence[Path], sizes: Sequence[tuple[int, int]], **setting
         if (height, width) not in fixed:
             raise UsageError(f"no model runs at {height}x{width}", "--size is for files exported with --dynamic-size")
     return entries
+
+
+def _has_custom_ops(path: Path) -> bool:
+    from irforge.artifact import load_model
+    from irforge.ops import count_custom_ops
+
+    return path.suffix == ".onnx" and bool(count_custom_ops(load_model(path, check=False)))
 
 
 def _contract(path: Path) -> Contract:

@@ -39,6 +39,7 @@ class Session(Protocol):
 
     `thread_rule` says whether `run` may be called from several threads: 'any thread', 'one thread at a time' or
     'the creating thread'. `device` is where it computes ('cpu', 'cuda:0'); `backend` and `precision` are for reports.
+    `custom_ops` says which of irforge's custom operators run and how ('MutualGate by plugin'); '' without any.
     """
 
     backend: str
@@ -47,6 +48,7 @@ class Session(Protocol):
     outputs: Mapping[str, TensorInfo]
     thread_rule: str
     last_timings: Timings | None
+    custom_ops: str
 
     def run(self, feeds: Mapping[str, Array], out: dict[str, Array] | None = None) -> dict[str, Array]:
         """Run once. With `out`, results are written into its arrays, which are returned; shapes must match.

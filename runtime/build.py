@@ -21,6 +21,9 @@ def build(
     ] = "",
     backend: Annotated[str, typer.Option(help="tensorrt, tensorrt_rtx, or auto: by the output's suffix.")] = "auto",
     batch: Annotated[str, typer.Option(help="Batch size, or min,opt,max.")] = "1",
+    custom_ops: Annotated[
+        str, typer.Option(help="body, or plugin: irforge's own operators by libirforge_plugins.so (TensorRT only).")
+    ] = "body",
     timing_cache: Annotated[Path | None, typer.Option(help="TensorRT: read and update this timing cache.")] = None,
     workspace: Annotated[int, typer.Option(help="Scratch memory that tactics may take, MiB; 0 sets no limit.")] = 0,
     require: Annotated[
@@ -34,12 +37,14 @@ def build(
     TensorRT (NAME.engine) compiles on the GPU that the engine is for.
     """
     from irforge.runtime.compilers.targets import parse_targets
+    from irforge.runtime.custom_ops import parse_life
     from irforge.runtime.engines import BuildOptions, build_engine
     from irforge.runtime.proof import parse_requirement
 
     options = BuildOptions(
         targets=parse_targets(sm) if sm else (),
         batch=_batch(batch),
+        custom_ops=parse_life(custom_ops),
         timing_cache=timing_cache,
         workspace_bytes=workspace * 2**20 or None,
         require=parse_requirement(require),
@@ -100,6 +105,8 @@ def _show(sidecar: Any, output: Path) -> None:
         console.print(table)
     else:
         console.print(f"precision not proven: {sidecar.proof_unavailable}")
+    if sidecar.custom_ops:
+        console.print(f"custom operators: {sidecar.custom_ops}", highlight=False)
     for note in sidecar.notes:
         console.print(f"note: {note}", highlight=False)
     for target, reason in sidecar.skipped_targets.items():

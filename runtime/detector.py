@@ -16,6 +16,7 @@ from irforge.detections import Detections, decode
 from irforge.errors import ArtifactError
 from irforge.frames import Frame, prepare, prepare_batch
 from irforge.runtime.backends import choose_backend, open_session
+from irforge.runtime.custom_ops import Life
 from irforge.runtime.sidecar import read_sidecar
 from irforge.session import Array, Session, StageTimes
 
@@ -28,6 +29,7 @@ def load(
     threshold: float | None = None,
     with_mask: bool = False,
     trust_engine: bool = False,
+    custom_ops: Life = "body",
 ) -> SessionDetector:
     """Load a deployable on the fastest backend that this machine has for it; `print(detector)` says which one it is.
 
@@ -38,6 +40,7 @@ def load(
         threshold: score threshold, 0..1, instead of the contract's.
         with_mask: have `Detections.mask` filled in, for detectors that give masks.
         trust_engine: load an engine that no sidecar vouches for; engines are code.
+        custom_ops: how an `.onnx` file's custom operators run: by their `body`, or natively by a `plugin` library.
 
     Raises:
         ArtifactError: the file is damaged, has no contract, or its graph does not fit its contract.
@@ -46,7 +49,7 @@ def load(
     choose_backend(path, backend)
     name = Path(path).name
     contract = read_sidecar(path).contract if name.endswith(".engine") else read_contract(path)
-    session = open_session(path, backend, threads=threads, trust_engine=trust_engine)
+    session = open_session(path, backend, threads=threads, trust_engine=trust_engine, custom_ops=custom_ops)
     try:
         return SessionDetector(session, contract, name, threshold, with_mask)
     except BaseException:
@@ -167,5 +170,5 @@ class SessionDetector:
         size = "dynamic size" if self.contract.input.is_dynamic else f"{width}x{height}"
         return (
             f"Detector({self.name}: {source.detector}, {source.precision}, {size}, on {self.session.backend},"
-            f" {self.session.device})"
+            f" {self.session.device}{', ' * bool(self.session.custom_ops)}{self.session.custom_ops})"
         )

@@ -15,14 +15,16 @@ from irforge.artifact import load_model, read_contract
 from irforge.contract import Contract, Range
 from irforge.errors import ArtifactError, BuildError, EnvironmentFault, UsageError
 from irforge.files import replacing, sha256_of_file
+from irforge.ops import count_custom_ops
 from irforge.runtime.backends.device import gpus
 from irforge.runtime.compilers.child import compile_in_child
 from irforge.runtime.compilers.request import Backend, BuildRequest, BuildResult, Shape
 from irforge.runtime.compilers.targets import DEFAULT_TARGETS, RTX_TARGETS
 from irforge.runtime.compilers.trtexec import trtexec_commands
+from irforge.runtime.custom_ops import Life, live, native_library
 from irforge.runtime.plan import PlanReport, read_plan
 from irforge.runtime.proof import check_requirement
-from irforge.runtime.sidecar import LOADERS, RuntimeKind, Sidecar, Source, sidecar_path, this_platform
+from irforge.runtime.sidecar import LOADERS, Plugin, RuntimeKind, Sidecar, Source, sidecar_path, this_platform
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -39,12 +41,14 @@ Profile = dict[str, tuple[Shape, Shape, Shape]]
 class BuildOptions:
     """How to compile. `targets` are compute capabilities: empty takes this GPU, or without one the five common ones.
 
-    `batch` is least, tuned-for and greatest batch of a graph whose batch is free. `require` is the least share of
+    `batch` is least, tuned-for and greatest batch of a graph whose batch is free. `custom_ops` says whether irforge's
+    operators become their bodies or plugins, see `irforge.runtime.custom_ops`. `require` is the least share of
     convolution MACs by precision, see `irforge.runtime.proof.parse_requirement`.
     """
 
     targets: tuple[str, ...] = ()
     batch: tuple[int, int, int] = (1, 1, 1)
+    custom_ops: Life = "body"
     timing_cache: Path | None = None
     workspace_bytes: int | None = None
     require: Mapping[str, float] = field(default_factory=dict)
@@ -67,6 +71,9 @@ def build_engine(model: str | os.PathLike[str], output: str | os.PathLike[str], 
     contract = read_contract(model)
     loaded, warnings = check_graph(model, backend)
     profile = profile_of(loaded, contract, options.batch)
+    library = _plugin_library(backend, options.custom_ops)
+    names = tuple(sorted(count_custom_ops(loaded)))
+    life = live(loaded, options.custom_ops, model)
     with replacing(output) as temporary:
         request = BuildRequest(
             backend=backend,
@@ -76,6 +83,8 @@ def build_engine(model: str | os.PathLike[str], output: str | os.PathLike[str], 
             profile=profile,
             timing_cache=str(options.timing_cache) if options.timing_cache else None,
             workspace_bytes=options.workspace_bytes,
+            plugin_library=str(library) if library else None,
+            plugins=names if library else (),
         )
         result, log, skipped = _compile(loaded, request)
         report = PlanReport(result.proofs, (), result.proof_unavailable)
@@ -93,7 +102,9 @@ def build_engine(model: str | os.PathLike[str], output: str | os.PathLike[str], 
             profile={name: [list(shape) for shape in bounds] for name, bounds in profile.items()},
             proofs=list(report.proofs),
             proof_unavailable=report.reason,
-            trtexec=_trtexec(model, output, profile, options),
+            custom_ops=life,
+            plugins=[Plugin(name=library.name, sha256=sha256_of_file(library))] if library else [],
+            trtexec=_trtexec(model, output, profile, options, library),
             build_log_tail=log[-_LOG_LINES:],
             built_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             contract=contract,
@@ -119,13 +130,30 @@ def _runtime_facts(backend: Backend, result: BuildResult) -> dict[str, Any]:
 
 
 def _trtexec(
-    model: str | os.PathLike[str], output: str | os.PathLike[str], profile: Profile, options: BuildOptions
+    model: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    profile: Profile,
+    options: BuildOptions,
+    library: Path | None,
 ) -> dict[str, str]:
     plain = os.fspath(output).removesuffix(".rtx.engine").removesuffix(".engine") + ".engine"
     cache = str(options.timing_cache) if options.timing_cache else None
     return trtexec_commands(
-        os.fspath(model), plain, profile, timing_cache=cache, workspace_bytes=options.workspace_bytes
+        os.fspath(model),
+        plain,
+        profile,
+        timing_cache=cache,
+        workspace_bytes=options.workspace_bytes,
+        plugin_library=str(library) if library else None,
     )
+
+
+def _plugin_library(backend: Backend, life: Life) -> Path | None:
+    if life == "body":
+        return None
+    if backend == "tensorrt_rtx":
+        raise UsageError("TensorRT-RTX takes no plugins", "Build *.engine with TensorRT, or leave out --custom-ops")
+    return native_library("tensorrt")
 
 
 def compile_gate(model: str | os.PathLike[str], targets: tuple[str, ...] = DEFAULT_TARGETS) -> PlanReport:
@@ -137,13 +165,35 @@ def compile_gate(model: str | os.PathLike[str], targets: tuple[str, ...] = DEFAU
     loaded, _ = check_graph(model, "tensorrt_rtx")
     contract = read_contract(model)
     profile = profile_of(loaded, contract, (1, 1, 1))
+    return _gate(loaded, targets, profile, _tuned_shapes(contract, profile))[0]
+
+
+def compile_part(
+    model: str | os.PathLike[str], profile: Profile, targets: tuple[str, ...] = DEFAULT_TARGETS
+) -> tuple[PlanReport, dict[str, str]]:
+    """The same for a part of a detector, which has no contract.
+
+    Args:
+        profile: least, tuned-for and greatest shape of each input.
+
+    Returns:
+        The plan, and the reason for each target that was skipped.
+
+    Raises:
+        see `build_engine`.
+    """
+    loaded, _ = check_graph(model, "tensorrt_rtx")
+    return _gate(loaded, targets, profile, {name: tuned for name, (_, tuned, _) in profile.items()})
+
+
+def _gate(
+    model: ModelProto, targets: tuple[str, ...], profile: Profile, tuned: dict[str, Shape]
+) -> tuple[PlanReport, dict[str, str]]:
     with tempfile.TemporaryDirectory(prefix="irforge-gate-") as folder:
         plan = str(Path(folder) / "gate.rtx.engine")
-        request = BuildRequest(
-            backend="tensorrt_rtx", onnx=os.fspath(model), plan=plan, targets=targets, profile=profile
-        )
-        _compile(loaded, request)
-        return read_plan(plan, _tuned_shapes(contract, profile))
+        request = BuildRequest(backend="tensorrt_rtx", onnx="", plan=plan, targets=targets, profile=profile)
+        _, _, skipped = _compile(model, request)
+        return read_plan(plan, tuned), skipped
 
 
 def backend_of(output: str | os.PathLike[str]) -> Backend:

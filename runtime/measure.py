@@ -159,7 +159,7 @@ def _measure_size(
     )
     with ExitStack() as stack:
         sessions = {e.name: stack.enter_context(e.open()) for e in entries}
-        devices = {name: (session.backend, session.device) for name, session in sessions.items()}
+        devices = {name: (_backend(session), session.device) for name, session in sessions.items()}
         detectors = {e.name: SessionDetector(sessions[e.name], contract, e.name) for e in entries}
         calls = schedule.rounds * schedule.frames_per_round
         frames = [sample.frame() for sample in data.samples[: min(calls, 64)]]
@@ -177,6 +177,10 @@ def _measure_size(
         )
     for entry in entries:
         yield _model(entry, contract, devices[entry.name], latency[entry.name], parity)
+
+
+def _backend(session: Session) -> str:
+    return f"{session.backend}, {session.custom_ops}" if session.custom_ops else session.backend
 
 
 def _counted(samples: Iterable[Sample], tick: Callable[[], None]) -> Iterator[Sample]:

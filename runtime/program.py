@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 _MARKER = b"NLYM"
 _TOKEN = re.compile(r'"[^"]*"|[{}=]|[^\s{}="]+')
 _LITERAL = re.compile(r"__s\^(-?\d+)i\d+$")
-_LAYER = re.compile(r"\[ONNX Layer: (.*?)\]\s*(?=\[ONNX Layer: |$)", re.DOTALL)
+_LAYER = re.compile(r"\[ONNX Layer: (.*?)\](?:__\w+)?\s*(?=\[ONNX Layer: |$)", re.DOTALL)
 
 Size = int | str
 TYPE_BYTES = {"double": 8, "int64": 8, "float": 4, "int32": 4, "half": 2, "bfloat16": 2, "bf16": 2}

@@ -31,17 +31,28 @@ def run(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after N frames.")] = None,
     trust_engine: Annotated[bool, typer.Option(help="Load an engine that no sidecar vouches for.")] = False,
+    custom_ops: Annotated[str, typer.Option(help="Of an .onnx file: body, or plugin for native operators.")] = "body",
 ) -> None:
     """Detect in a folder or a video; write JSON lines and an overlay."""
     from rich.console import Console
     from rich.progress import track
 
+    from irforge.runtime.custom_ops import parse_life
     from irforge.runtime.detector import load
     from irforge.runtime.sinks import JsonLines, Sink, overlay_sink
     from irforge.runtime.sources import open_source
 
     with ExitStack() as stack:
-        detector = stack.enter_context(load(model, backend, threads, threshold=threshold, trust_engine=trust_engine))
+        detector = stack.enter_context(
+            load(
+                model,
+                backend,
+                threads,
+                threshold=threshold,
+                trust_engine=trust_engine,
+                custom_ops=parse_life(custom_ops),
+            )
+        )
         frames = stack.enter_context(open_source(source))
         wanted: list[Sink] = []
         if json_lines:

@@ -66,6 +66,7 @@ class Sidecar(_Part):
     notes: list[str] = []
     onnx: Source
     profile: dict[str, list[list[int]]] = {}
+    custom_ops: str = ""
     plugins: list[Plugin] = []
     proofs: list[PrecisionProof] = []
     proof_unavailable: str = ""

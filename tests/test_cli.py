@@ -16,7 +16,7 @@ import irforge
 from irforge.cli import VERBS
 
 HEAVY = ("numpy", "torch", "onnx", "onnxruntime", "cv2", "pydantic", "rich", "tensorrt", "scipy")
-VERBS_THAT_STAY = "fit evaluate export calibrate quantize half build run bench report doctor"
+VERBS_THAT_STAY = "fit evaluate export calibrate quantize half fuse build run bench report doctor"
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -123,12 +123,13 @@ def model_arguments(verb: str, model: object) -> tuple[object, ...]:
         "calibrate": ("frames", "-o", "ranges.json"),
         "quantize": ("--ranges", "ranges.json", "-o", "q.onnx"),
         "half": ("-o", "h.onnx"),
+        "fuse": ("-o", "f.onnx"),
         "build": ("-o", "m.rtx.engine"),
     }
     return (verb, model, *tails[verb])
 
 
-MODEL_VERBS = ["run", "bench", "calibrate", "quantize", "half", "build"]
+MODEL_VERBS = ["run", "bench", "calibrate", "quantize", "half", "fuse", "build"]
 
 
 @pytest.mark.parametrize("verb", MODEL_VERBS)

@@ -49,7 +49,7 @@ def full_disk(workplace: Any) -> Iterator[Callable[..., subprocess.CompletedProc
     yield run
 
 
-@pytest.mark.parametrize("verb", ["run", "overlay", "export", "calibrate", "half", "build", "bench"])
+@pytest.mark.parametrize("verb", ["run", "overlay", "export", "calibrate", "half", "fuse", "build", "bench"])
 def test_a_full_disk(
     full_disk: Callable[..., subprocess.CompletedProcess[str]],
     workplace: Any,
@@ -67,6 +67,7 @@ def test_a_full_disk(
         "export": ("export", untrained, "-o", "full/m.onnx"),
         "calibrate": ("calibrate", untrained_onnx, "many", "-o", "full/ranges.json", "--limit", "2"),
         "half": ("half", untrained_onnx, "-o", "full/h.onnx"),
+        "fuse": ("fuse", untrained_onnx, "-o", "full/f.onnx"),
         "build": ("build", untrained_onnx, "-o", "full/m.rtx.engine", "--sm", "8.9"),
         "bench": ("bench", spot_model(), "--rounds", "1", "-o", "full/report.json"),
     }

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from irforge.errors import UsageError
+from irforge.runtime.custom_ops import Life
 from irforge.session import Session
 
 ONNX_CPU, ONNX_CUDA, TENSORRT, TENSORRT_RTX = "onnxruntime-cpu", "onnxruntime-cuda", "tensorrt", "tensorrt_rtx"
@@ -24,6 +25,7 @@ def open_session(
     threads: int | None = None,
     trust_engine: bool = False,
     cuda_graph: bool = True,
+    custom_ops: Life = "body",
 ) -> Session:
     """Load a deployable on the fastest backend that this machine has for it, and say on the log which one that is.
 
@@ -33,6 +35,7 @@ def open_session(
         threads: CPU threads inside one operator, for ONNX Runtime.
         trust_engine: load an engine although no sidecar vouches for it; engines are code.
         cuda_graph: replay engines as CUDA graphs.
+        custom_ops: how an `.onnx` file's custom operators run; for engines that was settled when they were built.
 
     Raises:
         UsageError: an unknown suffix or backend, or one that does not take this file.
@@ -44,7 +47,7 @@ def open_session(
     if name in (ONNX_CPU, ONNX_CUDA):
         from irforge.runtime.backends.ort import OrtSession
 
-        session = OrtSession(path, "cpu" if name == ONNX_CPU else "cuda", threads)
+        session = OrtSession(path, "cpu" if name == ONNX_CPU else "cuda", threads, custom_ops)
     elif name == TENSORRT:
         from irforge.runtime.backends.tensorrt import tensorrt_session
 
@@ -53,7 +56,8 @@ def open_session(
         from irforge.runtime.backends.tensorrt_rtx import tensorrt_rtx_session
 
         session = tensorrt_rtx_session(path, trust_engine=trust_engine, cuda_graph=cuda_graph)
-    _log.info("%s runs on %s, device %s", Path(path).name, name, session.device)
+    natively = f", {session.custom_ops}" if session.custom_ops else ""
+    _log.info("%s runs on %s, device %s%s", Path(path).name, name, session.device, natively)
     return session
 
 

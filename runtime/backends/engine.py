@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,11 +17,13 @@ from typing import Any
 import numpy as np
 
 from irforge.errors import ArtifactError, EnvironmentFault, InputError
+from irforge.files import sha256_of_file
 from irforge.runtime.backends.cuda import Cuda, Memory, load_cuda
 from irforge.runtime.backends.device import gpus
 from irforge.runtime.backends.tensors import check_feeds, check_out
 from irforge.runtime.compilers import EXTRAS, import_compiler
-from irforge.runtime.sidecar import LIBRARIES, RuntimeKind, check_fit, vouch
+from irforge.runtime.custom_ops import native_library
+from irforge.runtime.sidecar import LIBRARIES, Plugin, RuntimeKind, check_fit, vouch
 from irforge.session import Array, TensorInfo, Timings
 
 _log = logging.getLogger("irforge.tensorrt")
@@ -66,6 +69,9 @@ class EngineSession:
         self._cuda: Cuda = load_cuda()
         self.thread_rule = self._cuda.thread_rule
         self._logger = _forwarding_logger(trt)
+        self.custom_ops: str = sidecar.custom_ops
+        for plugin in sidecar.plugins:
+            _load_plugins(trt, plugin, trust=trust_engine)
         # `engine_host_code_allowed` stays off: a plan with code for the host is refused by the runtime.
         self._runtime = trt.Runtime(self._logger)
         self._engine = self._runtime.deserialize_cuda_engine(self._path.read_bytes())
@@ -225,6 +231,31 @@ class EngineSession:
     def _nbytes(self, name: str) -> int:
         info = self.inputs.get(name) or self.outputs[name]
         return int(np.prod(self._shapes[name])) * np.dtype(info.dtype).itemsize
+
+
+def _load_plugins(trt: Any, plugin: Plugin, *, trust: bool) -> None:
+    """Bring the plugin library that an engine was built with into TensorRT's registry.
+
+    Raises:
+        EnvironmentFault: it is not on this machine, or TensorRT does not load it.
+        ArtifactError: it is another one than the engine was built with.
+    """
+    library = native_library("tensorrt")
+    if library.name != plugin.name:
+        raise EnvironmentFault(f"the engine needs the plugin library '{plugin.name}', which irforge does not know")
+    if not trust and sha256_of_file(library) != plugin.sha256:
+        raise ArtifactError(
+            f"'{library}' is not the plugin library that the engine was built with",
+            "Build the engine again with this one, or load it with --trust-engine if you know that both fit",
+        )
+    if not _registered(trt, library):
+        raise EnvironmentFault(f"TensorRT does not load the plugin library '{library}'; the log says why")
+
+
+@cache
+def _registered(trt: Any, library: Path) -> bool:
+    # Once a process: the registry is global, and a second load would register every creator twice.
+    return trt.get_plugin_registry().load_library(str(library)) is not None
 
 
 def load_library(runtime: RuntimeKind) -> Any:

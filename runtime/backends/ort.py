@@ -10,11 +10,13 @@ from types import TracebackType
 from typing import Any, Literal
 
 import numpy as np
+from onnx import ModelProto, TensorProto
 
 from irforge.artifact import load_model
 from irforge.contract import METADATA_KEY, Contract
 from irforge.errors import ArtifactError, EnvironmentFault, InputError
 from irforge.runtime.backends.tensors import check_feeds, check_out
+from irforge.runtime.custom_ops import Life, live, native_library
 from irforge.session import Array, TensorInfo, Timings
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -34,10 +36,12 @@ class OrtSession:
         path: the `.onnx` file.
         provider: where it computes. Another provider than the one asked for is an error, never a silence.
         threads: threads inside one operator; None leaves the choice to ONNX Runtime.
+        custom_ops: how irforge's custom operators run; see `irforge.runtime.custom_ops`.
 
     Raises:
+        UsageError: `plugin` for a file without custom operators.
         ArtifactError: the file is damaged or unsafe, or ONNX Runtime does not load it.
-        EnvironmentFault: this machine cannot give the provider.
+        EnvironmentFault: this machine cannot give the provider, or has no library of native operators.
     """
 
     backend = "onnxruntime"
@@ -48,6 +52,7 @@ class OrtSession:
         path: str | os.PathLike[str],
         provider: Literal["cpu", "cuda"] = "cpu",
         threads: int | None = None,
+        custom_ops: Life = "body",
     ) -> None:
         import onnxruntime
 
@@ -59,13 +64,20 @@ class OrtSession:
             )
         # Not by path: ONNX Runtime would read external data from wherever the file points.
         model = load_model(path, check=False)
+        self.custom_ops = live(model, custom_ops, path)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _QUIET
         options.inter_op_num_threads = 1
         if threads is not None:
             options.intra_op_num_threads = threads
+        if _has_half_scales(model):
+            # ONNX Runtime would make QLinearConcat of a concat between FP16 Q/DQ, which it then refuses itself.
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
         self._path = path
+        library = native_library("onnxruntime") if custom_ops == "plugin" else None
         try:
+            if library is not None:
+                options.register_custom_ops_library(str(library))
             content = model.SerializeToString()
             session = onnxruntime.InferenceSession(content, options, providers=[(name, _OPTIONS[provider])])
         except _native_faults() as error:
@@ -134,6 +146,11 @@ class OrtSession:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _has_half_scales(model: ModelProto) -> bool:
+    halves = {tensor.name for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT16}
+    return any(node.op_type == "DequantizeLinear" and node.input[1] in halves for node in model.graph.node)
 
 
 @cache

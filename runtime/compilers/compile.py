@@ -47,8 +47,12 @@ def _compile(request: BuildRequest) -> BuildResult:
     started = time.perf_counter()
     logger, errors = _logger(trt)
     builder = _builder(trt, logger, errors)
+    if request.plugin_library:
+        load_plugins(trt, request.plugin_library, request.plugins)
     network = builder.create_network(_network_flags(trt))
     parser = trt.OnnxParser(network, logger)
+    if request.plugin_library and hasattr(trt.OnnxParserFlag, "ENABLE_PLUGIN_OVERRIDE"):
+        parser.set_flag(trt.OnnxParserFlag.ENABLE_PLUGIN_OVERRIDE)
     _parse(trt, parser, network, Path(request.onnx).read_bytes())
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
@@ -70,6 +74,19 @@ def _compile(request: BuildRequest) -> BuildResult:
     if request.backend == "tensorrt_rtx":
         return BuildResult(version=trt.__version__, seconds=seconds, compute_capabilities=request.targets)
     return _inspected(trt, logger, plan, request, seconds)
+
+
+def load_plugins(trt: Any, library: str, wanted: tuple[str, ...]) -> None:
+    """Load a plugin library into TensorRT's registry, and make sure that each wanted creator came with it."""
+    registry = trt.get_plugin_registry()
+    if registry.load_library(library) is None:
+        raise _RefusedError("environment", f"TensorRT does not load the plugin library '{library}'")
+    missing = [name for name in wanted if registry.get_creator(name, "1", "") is None]
+    if missing:
+        there = ", ".join(sorted(creator.name for creator in registry.all_creators)) or "none"
+        raise _RefusedError(
+            "environment", f"'{library}' registers no creator for {', '.join(missing)}; the registered ones: {there}"
+        )
 
 
 def _logger(trt: Any) -> tuple[Any, list[str]]:

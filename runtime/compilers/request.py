@@ -17,7 +17,8 @@ class _Part(BaseModel):
 
 
 class BuildRequest(_Part):
-    """One compilation. `profile` gives least, tuned-for and greatest shape by name of each input with a free size."""
+    """One compilation. `profile` gives least, tuned-for and greatest shape by name of each input with a free size;
+    `plugin_library` is loaded first, and has to bring a creator for each of `plugins`."""
 
     backend: Backend
     onnx: str
@@ -26,6 +27,8 @@ class BuildRequest(_Part):
     profile: dict[str, tuple[Shape, Shape, Shape]] = {}
     timing_cache: str | None = None
     workspace_bytes: int | None = None
+    plugin_library: str | None = None
+    plugins: tuple[str, ...] = ()
 
 
 class BuildResult(_Part):

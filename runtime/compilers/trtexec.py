@@ -19,6 +19,7 @@ def trtexec_commands(
     *,
     timing_cache: str | None = None,
     workspace_bytes: int | None = None,
+    plugin_library: str | None = None,
 ) -> dict[str, str]:
     """Command line by major version ('10', '11'); each builds the engine and then times it."""
     common = ["trtexec", f"--onnx={onnx}", f"--saveEngine={engine}"]
@@ -29,6 +30,8 @@ def trtexec_commands(
         common.append(f"--timingCacheFile={timing_cache}")
     if workspace_bytes:
         common.append(f"--memPoolSize=workspace:{workspace_bytes // 2**20}M")
+    if plugin_library:
+        common.append(f"--dynamicPlugins={plugin_library}")
     common.append("--profilingVerbosity=detailed")
     ten = [*common, "--stronglyTyped", "--useCudaGraph", "--noDataTransfers"]
     return {"10": shlex.join(ten), "11": shlex.join(common)}

@@ -8,10 +8,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from irforge.artifact import read_contract
 from irforge.calib.islands import fp32_islands
 from irforge.calib.ranges import TensorRange, load_ranges
-from irforge.contract import InputSpec, MinMaxGain, Normalization, Squash
 from tests.calib.conftest import Net, attentive_net
 
 FLOAT = TensorProto.FLOAT
@@ -19,7 +17,7 @@ FLOAT = TensorProto.FLOAT
 
 def _islands(model: onnx.ModelProto, **measured: dict[str, float]) -> dict[str, str]:
     tensors = {name: _range(**fields) for name, fields in measured.items()} or None
-    found = fp32_islands(model, read_contract(model), tensors)
+    found = fp32_islands(model, tensors)
     assert all(name == island.node for name, island in found.items())
     return {name: island.reason for name, island in found.items()}
 
@@ -57,7 +55,7 @@ def test_without_ranges_an_attentive_network_keeps_map_means_and_its_last_gate()
 
 def test_with_its_ranges_it_keeps_no_more(attentive_ranges: Path) -> None:
     model = attentive_net().model()
-    measured = fp32_islands(model, read_contract(model), load_ranges(attentive_ranges).tensors)
+    measured = fp32_islands(model, load_ranges(attentive_ranges).tensors)
     assert set(measured) == set(_islands(model))
 
 
@@ -102,17 +100,7 @@ def test_raw_counts_stay_in_fp32_up_to_the_first_convolution() -> None:
     net.node("Relu", net.conv(stretched, 1, 1, 3), out="mask")
     model = net.model()
     model.graph.input[0].type.tensor_type.elem_type = FLOAT
-    spec = InputSpec(
-        height=32,
-        width=32,
-        door="float32",
-        bit_depth=14,
-        gain=MinMaxGain(),
-        fit=Squash(),
-        normalization=Normalization(mean=0, std=1),
-    )
-    contract = read_contract(model).model_copy(update={"input": spec})
-    found = fp32_islands(model, contract)
+    found = fp32_islands(model, raw_counts=True)
     assert set(found) == {"low", "stretched"}
 
 

@@ -28,6 +28,7 @@ class Answering:
 
     backend = device = "test"
     thread_rule = "any thread"
+    custom_ops = ""
     last_timings: Timings | None = None
     inputs: Mapping[str, TensorInfo] = {"frames": TensorInfo("uint8", (1, 1, SIZE, SIZE))}
     outputs: Mapping[str, TensorInfo] = {"mask": TensorInfo("float32", (1, 1, SIZE, SIZE))}
