@@ -124,6 +124,8 @@ def ranges_of(model: ModelProto) -> dict[str, TensorRange]:
         # Behind a ReLU, as the backbone's maps are.
         features = np.maximum(rng.standard_normal(shape, np.float32), 0)
         observe(observer, features, "a random map", statistics)
+        # A detector's own input are levels; a neck's is a feature map, which a convolution reads as such.
+        statistics.setdefault(NAME, Statistics()).add(features)
     return {name: found.result(99.9999) for name, found in statistics.items()}
 
 
@@ -138,7 +140,7 @@ def neck(
     from irforge.export.to_onnx import parse_size
 
     table = Table(
-        "map", "3x3 convolutions", "precision", "kernels", "MB moved", "peak MB", "convolutions read", "SM 7.5"
+        "map", "3x3 convolutions", "precision", "kernels", "MB moved", "peak MB", "weighted layers read", "SM 7.5"
     )
     network = random_neck()
     for height, width in [parse_size(text) for text in size or ()] or SIZES:

@@ -33,15 +33,17 @@ class Rules:
         or 32 and would mostly multiply padding.
     fuses_residual: a convolution adds an int8 residual inside its own kernel, before its Q.
     gated_maps: a map times an attention gate, written to memory because reductions read it too, is a point.
+    matrix_products: a product with a constant matrix is quantised as a convolution is.
     """
 
     fewest_channels: int
     fuses_residual: bool
     gated_maps: bool
+    matrix_products: bool
 
 
-TENSORRT = Rules(fewest_channels=8, fuses_residual=True, gated_maps=True)
-CPU = Rules(fewest_channels=8, fuses_residual=False, gated_maps=False)
+TENSORRT = Rules(fewest_channels=8, fuses_residual=True, gated_maps=True, matrix_products=True)
+CPU = Rules(fewest_channels=8, fuses_residual=False, gated_maps=False, matrix_products=False)
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,8 @@ class Span:
 
 @dataclass
 class Placement:
-    """The decision: convolutions to quantise by their output's name, points with the span of each, what was kept with
-    the reason, and the share of all MACs that is quantised."""
+    """The decision: convolutions, and matrix products, to quantise by their output's name, points with the span of
+    each, what was kept with the reason, and the share of all MACs that is quantised."""
 
     convolutions: list[str] = field(default_factory=list)
     points: dict[str, Span] = field(default_factory=dict)
@@ -125,14 +127,16 @@ def _reason_to_keep(
         return f"kept by '{pattern}'"
     if node.output[0] in apart:
         return apart[node.output[0]]
-    if not is_op(node, "Conv"):
+    if not is_op(node, "Conv") and not (is_op(node, "MatMul") and rules.matrix_products):
         return f"a {node.op_type}: only convolutions are quantised"
     if weight is None:
         return "its weights are computed"
+    if is_op(node, "MatMul") and weight.ndim != 2:
+        return "a product of more than one matrix"
     out_channels, in_channels = weight.shape[:2]
     if min(out_channels, in_channels) < rules.fewest_channels:
         return f"fewer than {rules.fewest_channels} channels{' a group' if attribute(node, 'group', 1) > 1 else ''}"
-    if all(side == 1 for side in shapes.get(node.output[0], ())[2:]):
+    if is_op(node, "Conv") and all(side == 1 for side in shapes.get(node.output[0], ())[2:]):
         return "one pixel: a squeeze, not a map"
     unseen = [name for name in (node.input[0], node.output[0]) if name not in tensors]
     if unseen:

@@ -15,7 +15,7 @@ from onnx import NodeProto
 from irforge.calib.cast import HALF_NORMAL
 from irforge.calib.histogram import LEVELS
 from irforge.calib.placement import Span
-from irforge.graph import Graph
+from irforge.graph import Graph, is_op
 
 Floats = npt.NDArray[np.float32]
 ChannelScales = Literal["factored", "axis"]
@@ -79,7 +79,10 @@ def insert_qdq(
     for name, span in points.items():
         insert_point(graph, name, half_scale(span.reach), np.int8(0))
     for node in nodes:
-        (_factored if channel_scales == "factored" else _on_axis)(graph, node)
+        if is_op(node, "MatMul"):
+            _on_columns(graph, node)
+        else:
+            (_factored if channel_scales == "factored" else _on_axis)(graph, node)
     graph.tidy()
 
 
@@ -103,6 +106,13 @@ def _on_axis(graph: Graph, node: NodeProto) -> None:
     weight = weight_of(graph, node)
     quantized = quantize_weight(weight, half_scale(channel_reach(weight)))
     dequantized_weight(graph, node, quantized.values, quantized.scales)
+
+
+def _on_columns(graph: Graph, node: NodeProto) -> None:
+    # A scale for each output, which are the columns of a matrix product's weight.
+    rows = weight_of(graph, node).T
+    quantized = quantize_weight(rows, half_scale(channel_reach(rows)))
+    dequantized_weight(graph, node, np.ascontiguousarray(quantized.values.T), quantized.scales, axis=1)
 
 
 def _factored(graph: Graph, node: NodeProto) -> None:
@@ -134,7 +144,7 @@ def _factored(graph: Graph, node: NodeProto) -> None:
     graph.touch()
 
 
-def dequantized_weight(graph: Graph, node: NodeProto, values: npt.NDArray[np.int8], scales: Any) -> None:
+def dequantized_weight(graph: Graph, node: NodeProto, values: npt.NDArray[np.int8], scales: Any, axis: int = 0) -> None:
     # Every convolution gets a DQ and a weight of its own: TensorRT fuses a shared one with a single reader.
     name = node.input[1]
     scales = np.asarray(scales, np.float32)
@@ -143,8 +153,8 @@ def dequantized_weight(graph: Graph, node: NodeProto, values: npt.NDArray[np.int
         graph.add_array(scales, f"{name}_scale"),
         graph.add_array(np.zeros(scales.shape, np.int8), f"{name}_zero"),
     ]
-    axis: dict[str, Any] = {"axis": 0} if scales.ndim else {}
-    node.input[1] = graph.add("DequantizeLinear", parameters, f"{name}_dequantized", **axis)
+    along: dict[str, Any] = {"axis": axis} if scales.ndim else {}
+    node.input[1] = graph.add("DequantizeLinear", parameters, f"{name}_dequantized", **along)
     graph.touch()
 
 

@@ -90,6 +90,14 @@ def backends() -> Iterator[Finding]:
         yield _tried("rtx compile gate", partial(_compile, model, "tensorrt_rtx"))
 
 
+def custom_operators() -> Iterator[Finding]:
+    """Native code for irforge's custom operators; without it they run by their bodies."""
+    from irforge.runtime.custom_ops import native_library
+
+    yield _tried("ONNX Runtime", lambda: f"{native_library('onnxruntime')}")
+    yield _tried("TensorRT", lambda: f"{native_library('tensorrt')}")
+
+
 def codecs() -> Iterator[Finding]:
     """Which video formats OpenCV writes and reads back here, and PyAV."""
     import tempfile
@@ -110,6 +118,7 @@ CHECKS: dict[str, Callable[[], Iterator[Finding]]] = {
     "Machine": machine,
     "Packages": packages,
     "Backends": backends,
+    "Native operators": custom_operators,
     "Codecs": codecs,
 }
 

@@ -95,8 +95,8 @@ def _show(sidecar: Any, output: Path) -> None:
 
     table = Table("", *(f"SM {' '.join(proof.compute_capabilities)}" for proof in sidecar.proofs))
     table.add_row("kernels a frame", *(str(proof.kernels) for proof in sidecar.proofs))
-    table.add_row("convolutions read", *(proof.summary for proof in sidecar.proofs))
-    table.add_row("convolutions write", *(proof.writes_summary for proof in sidecar.proofs))
+    table.add_row("weighted layers read", *(proof.summary for proof in sidecar.proofs))
+    table.add_row("weighted layers write", *(proof.writes_summary for proof in sidecar.proofs))
     table.add_row("bytes read and written", *(_megabytes(p.bytes_read, p.bytes_written) for p in sidecar.proofs))
     table.add_row("peak activation memory", *(_megabytes(proof.peak_bytes) for proof in sidecar.proofs))
     table.add_row("weights", *(_megabytes(*proof.constant_bytes.values()) for proof in sidecar.proofs))

@@ -80,6 +80,27 @@ def native_library(backend: Literal["onnxruntime", "tensorrt"]) -> Path:
     return library
 
 
+def require_same_major(library: str | os.PathLike[str], tensorrt_version: str) -> None:
+    """Refuse a plugin library that was compiled for another major version of TensorRT.
+
+    Interfaces changed their tables of virtual functions between 10 and 11; loading would crash, or worse.
+
+    Raises:
+        EnvironmentFault: it was, or it does not load.
+    """
+    import ctypes
+
+    try:
+        built_for = ctypes.CDLL(os.fspath(library)).irforge_tensorrt_major()
+    except (OSError, AttributeError) as error:
+        raise EnvironmentFault(f"the plugin library '{library}' does not load: {error}", "Build it again") from None
+    if str(built_for) != tensorrt_version.split(".")[0]:
+        raise EnvironmentFault(
+            f"the plugin library '{library}' was built for TensorRT {built_for}, here is {tensorrt_version}",
+            "Build it again with this version's headers (-DIRFORGE_TENSORRT_INCLUDE=...)",
+        )
+
+
 def _words(counts: dict[str, int], how: str) -> str:
     names = [name if number == 1 else f"{name} x {number}" for name, number in sorted(counts.items())]
     return f"{', '.join(names)} {how}" if names else ""

@@ -29,13 +29,15 @@ KNOWN_VERSION = "1.7.1"
 _TYPES = {"float": "fp32", "half": "fp16", "bfloat16": "bf16", "bf16": "bf16", "int8": "int8", "uint8": "uint8"}
 _NO_LAUNCH = {"signal", "wait", "shape_call", "assert"}
 _CONVOLUTIONS = {"corrltn", "deconvolution"}
+_MATRIX_PRODUCT = "fully_connected"
 
 
 @dataclass(frozen=True)
 class Kernel:
     """One launch: its kind, the ONNX nodes it stands for, types as 'fp32', 'fp16', 'int8', and its traffic in bytes.
 
-    `weights` and `macs` are set for convolutions only. None where sizes are free and no shapes were given.
+    `weights` and `macs` are set for convolutions and matrix products with weights. None where sizes are free and no
+    shapes were given.
     """
 
     kind: str
@@ -162,22 +164,43 @@ def _launches(program: Program, operation: Operation) -> bool:
 def _kernel(program: Program, operation: Operation, fused: list[Program], sizes: dict[str, int]) -> Kernel:
     read = [program.tensors[name] for name in dict.fromkeys(operation.inputs) if _on_device(program, name)]
     written = [program.tensors[name] for name in dict.fromkeys(operation.outputs) if _on_device(program, name)]
+    reads = _type(read[0]) if read else ""
     weights = macs = None
     for inside, step in _steps(program, operation, fused):
         if step.kind in _CONVOLUTIONS:
-            kernel = inside.tensors[step.inputs[1]]
-            weights = _type(kernel)
-            macs = _macs(step, kernel, inside.tensors[step.inputs[0]], inside.tensors[step.outputs[0]], sizes)
+            data, kernel = (inside.tensors[name] for name in step.inputs[:2])
+            weights, reads = _type(kernel), _type(data)
+            macs = _macs(step, kernel, data, inside.tensors[step.outputs[0]], sizes)
+        elif step.kind == _MATRIX_PRODUCT and (found := _weighted(program, step)):
+            data, kernel = (inside.tensors[name] for name in found)
+            weights, reads = _type(kernel), _type(data)
+            macs = _product_macs(step, inside, sizes)
     return Kernel(
         kind=operation.kind,
         layers=operation.layers,
-        reads=_type(read[0]) if read else "",
+        reads=reads,
         writes=_type(written[0]) if written else "",
         weights=weights,
         macs=macs,
         bytes_read=total(_size(tensor, sizes) for tensor in read),
         bytes_written=total(_size(tensor, sizes) for tensor in written),
     )
+
+
+def _weighted(program: Program, product: Operation) -> tuple[str, str] | None:
+    """(data, weights) of a matrix product with weights, in whichever order; None for a product of two activations."""
+    left, right = product.inputs[:2]
+    for data, weights in ((left, right), (right, left)):
+        if weights in program.tensors and program.tensors[weights].payload:
+            return data, weights
+    return None
+
+
+def _product_macs(product: Operation, inside: Program, sizes: dict[str, int]) -> int | None:
+    left, written = _dims(inside.tensors[product.inputs[0]], sizes), _dims(inside.tensors[product.outputs[0]], sizes)
+    if left is None or written is None:
+        return None
+    return math.prod(written) * left[-2 if product.fields.get("trA") == "true" else -1]
 
 
 def _steps(program: Program, operation: Operation, fused: list[Program]) -> list[tuple[Program, Operation]]:

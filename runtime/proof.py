@@ -17,7 +17,8 @@ class _Part(BaseModel):
 
 
 class ConvolutionGroup(_Part):
-    """All convolutions that read, hold weights in, and write the same types; `macs` a frame batch."""
+    """All convolutions, and matrix products with weights, that read, hold weights in, and write the same types;
+    `macs` a frame batch."""
 
     reads: str
     weights: str
@@ -48,11 +49,11 @@ class PrecisionProof(_Part):
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates of all convolutions."""
+        """Multiply-accumulates of all layers with weights."""
         return sum(group.macs for group in self.convolutions)
 
     def share(self, precision: str, *, writes: bool = True) -> float:
-        """Share (0..1) of the convolutions' MACs that read `precision` and, with `writes`, also write it."""
+        """Share (0..1) of these layers' MACs that read `precision` and, with `writes`, also write it."""
         if not self.macs:
             return 0.0
         wanted = [g for g in self.convolutions if g.reads == precision and (not writes or g.writes == precision)]
@@ -60,7 +61,7 @@ class PrecisionProof(_Part):
 
     @property
     def summary(self) -> str:
-        """For example 'int8 96 %, fp16 4 %': the convolutions' MACs by the type that they read."""
+        """For example 'int8 96 %, fp16 4 %': the layers' MACs by the type that they read."""
         return self._by_type("reads")
 
     @property

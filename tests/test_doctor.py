@@ -26,7 +26,7 @@ def test_the_doctor_never_fails_and_keeps_stderr_clean(shown: subprocess.Complet
     assert shown.returncode == 0
     assert shown.stderr == ""
     titles = [line for line in shown.stdout.splitlines() if not line.startswith(" ")]
-    assert titles == ["Machine", "Packages", "Backends", "Codecs"]
+    assert titles == ["Machine", "Packages", "Backends", "Native operators", "Codecs"]
 
 
 def test_what_works_here_was_tried_here(shown: subprocess.CompletedProcess[str]) -> None:

@@ -22,7 +22,7 @@ from irforge.runtime.backends.cuda import Cuda, Memory, load_cuda
 from irforge.runtime.backends.device import gpus
 from irforge.runtime.backends.tensors import check_feeds, check_out
 from irforge.runtime.compilers import EXTRAS, import_compiler
-from irforge.runtime.custom_ops import native_library
+from irforge.runtime.custom_ops import native_library, require_same_major
 from irforge.runtime.sidecar import LIBRARIES, Plugin, RuntimeKind, check_fit, vouch
 from irforge.session import Array, TensorInfo, Timings
 
@@ -248,6 +248,7 @@ def _load_plugins(trt: Any, plugin: Plugin, *, trust: bool) -> None:
             f"'{library}' is not the plugin library that the engine was built with",
             "Build the engine again with this one, or load it with --trust-engine if you know that both fit",
         )
+    require_same_major(library, trt.__version__)
     if not _registered(trt, library):
         raise EnvironmentFault(f"TensorRT does not load the plugin library '{library}'; the log says why")
 

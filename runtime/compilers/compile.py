@@ -11,9 +11,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from irforge.errors import EnvironmentFault
 from irforge.runtime.compilers import EXTRAS, import_compiler
 from irforge.runtime.compilers.request import BuildFailure, BuildRequest, BuildResult
 from irforge.runtime.compilers.targets import enum_name
+from irforge.runtime.custom_ops import require_same_major
 
 
 class _RefusedError(Exception):
@@ -78,6 +80,10 @@ def _compile(request: BuildRequest) -> BuildResult:
 
 def load_plugins(trt: Any, library: str, wanted: tuple[str, ...]) -> None:
     """Load a plugin library into TensorRT's registry, and make sure that each wanted creator came with it."""
+    try:
+        require_same_major(library, trt.__version__)
+    except EnvironmentFault as fault:
+        raise _RefusedError("environment", fault.line) from None
     registry = trt.get_plugin_registry()
     if registry.load_library(library) is None:
         raise _RefusedError("environment", f"TensorRT does not load the plugin library '{library}'")

@@ -175,3 +175,15 @@ def test_a_tensor_without_range_is_not_quantised(missing: int) -> None:
     placement = place(Graph(net.model()), ranges, "minmax", sizes=SIZES)
     assert placement.convolutions == []
     assert "has no measured range" in _reasons(placement)[conv]
+
+
+def test_a_matrix_product_with_weights_is_quantised_for_tensorrt_only() -> None:
+    net = Net()
+    tokens = net.node("Transpose", _stem(net), perm=[0, 2, 3, 1])
+    product = net.node("MatMul", tokens, net.constant([[1.0] * 16] * 16))
+    attention = net.node("MatMul", product, net.node("Transpose", product, perm=[0, 1, 3, 2]))
+    net.node("ReduceMean", attention, net.constant([3], "int64"), keepdims=1, out="mask")
+    placement = _place(net)
+    assert placement.convolutions == [product] and list(placement.points) == [tokens]
+    assert _reasons(placement)[attention] == "its weights are computed"
+    assert product not in _place(net, rules=CPU).convolutions

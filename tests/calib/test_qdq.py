@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto
+from onnx.reference import ReferenceEvaluator
 
 from irforge.artifact import check_model
 from irforge.calib.cpu import insert_unsigned_qdq, unsigned_scale
@@ -198,3 +199,38 @@ def test_the_unsigned_form_computes_in_integers_on_onnx_runtime(
     kinds = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
     assert "QLinearConv" in kinds
     assert _noise(run_model(model, frames_tensor), before) < 0.05
+
+
+def _linear() -> tuple[Net, str, str]:
+    """Tokens of 8 channels -> a matrix with loud and quiet columns -> mean of its 16 outputs."""
+    net = Net(6)
+    pixels = net.conv(net.node("Cast", "frames", to=FLOAT), 1, 8, 1)
+    tokens = net.node("Transpose", pixels, perm=[0, 2, 3, 1])
+    matrix = net.constant(net.random.normal(0, 0.3, (8, 16)) * 2.0 ** net.random.uniform(-3, 3, 16))
+    product = net.node("MatMul", tokens, matrix)
+    mean = net.node("ReduceMean", product, net.constant([3], np.int64), keepdims=1)
+    net.node("Transpose", mean, perm=[0, 3, 1, 2], out="mask")
+    return net, tokens, product
+
+
+def test_a_matrix_product_gets_a_scale_for_each_column(run_model: Run) -> None:
+    net, tokens, product = _linear()
+    frames = np.random.default_rng(0).integers(0, 255, (1, 1, 32, 32), np.uint8)
+    plain = net.model()
+    expected_tokens = _tensor(plain, tokens, frames, run_model)
+    matrix = next(onnx.numpy_helper.to_array(t) for t in plain.graph.initializer if t.dims == [8, 16])
+    reach = float(np.abs(expected_tokens).max())
+    step = np.float32(half_scale(reach))
+    columns = half_scale(np.abs(matrix).max(axis=0))
+    rounded = np.rint(matrix / columns) * columns
+    expected = (np.rint(expected_tokens / step) * step) @ rounded
+
+    model = net.model()
+    insert_qdq(Graph(model), [product], {tokens: Span(-reach, reach)})
+    check_model(model, "quantised", shapes=True)
+    matrices = [tensor for tensor in model.graph.initializer if tensor.dims == [8, 16]]
+    assert [tensor.data_type for tensor in matrices] == [TensorProto.INT8]
+    model.graph.output[0].CopyFrom(onnx.helper.make_empty_tensor_value_info(product))
+    # By the definition of the operators: ONNX Runtime's fused product saturates in 16 bits on CPUs without VNNI.
+    found = ReferenceEvaluator(model).run(None, {"frames": frames})[0]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=2e-3)

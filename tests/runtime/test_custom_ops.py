@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from irforge.ops import SPATIAL_GATE, add_bodies
 from irforge.runtime.backends import open_session
 from irforge.runtime.compilers.compile import load_plugins
 from irforge.runtime.compilers.trtexec import trtexec_commands
-from irforge.runtime.custom_ops import ENVIRONMENT, LIBRARIES, live, native_library, parse_life
+from irforge.runtime.custom_ops import ENVIRONMENT, LIBRARIES, live, native_library, parse_life, require_same_major
 from irforge.runtime.engines import BuildOptions, build_engine
 
 SpotModel = Callable[..., Path]
@@ -95,8 +96,6 @@ def test_a_plugin_takes_the_bodies_out_of_what_the_runtime_sees(gated: Path) -> 
 
 def test_the_native_kernel_is_the_one_that_runs(gated: Path) -> None:
     """Counted by the library itself: its kernel ran, and gave what the body gives."""
-    import ctypes
-
     library = ctypes.CDLL(str(native("onnxruntime")))
     library.irforge_ort_calls.restype = ctypes.c_longlong
     library.irforge_ort_calls.argtypes = [ctypes.c_char_p]
@@ -143,14 +142,31 @@ class Registry:
 
 
 def test_a_missing_creator_is_named_beside_those_registered() -> None:
+    library = str(native("tensorrt"))
     registry = Registry("MutualGate", "ROIAlign")
-    trt = SimpleNamespace(get_plugin_registry=lambda: registry)
-    load_plugins(trt, "lib.so", ("MutualGate",))
+    trt = SimpleNamespace(get_plugin_registry=lambda: registry, __version__=f"{built_for(library)}.3.0")
+    load_plugins(trt, library, ("MutualGate",))
     with pytest.raises(Exception, match="no creator for SpatialGate; the registered ones: MutualGate, ROIAlign"):
-        load_plugins(trt, "lib.so", ("MutualGate", "SpatialGate"))
+        load_plugins(trt, library, ("MutualGate", "SpatialGate"))
     registry.loads = False
-    with pytest.raises(Exception, match=r"does not load the plugin library .lib\.so."):
-        load_plugins(trt, "lib.so", ())
+    with pytest.raises(Exception, match=r"does not load the plugin library '.*libirforge_plugins\.so'"):
+        load_plugins(trt, library, ())
+
+
+def built_for(library: str) -> int:
+    number: int = ctypes.CDLL(library).irforge_tensorrt_major()
+    return number
+
+
+def test_a_library_for_another_major_version_is_refused(tmp_path: Path) -> None:
+    library = native("tensorrt")
+    major = built_for(str(library))
+    require_same_major(library, f"{major}.3.0")
+    with pytest.raises(EnvironmentFault, match=f"was built for TensorRT {major}, here is {major + 1}.0"):
+        require_same_major(library, f"{major + 1}.0")
+    (tmp_path / "no.so").write_bytes(b"no library")
+    with pytest.raises(EnvironmentFault, match=r"no\.so' does not load"):
+        require_same_major(tmp_path / "no.so", "10.3")
 
 
 def test_the_command_line_passes_the_choice_on(gated: Path, tmp_path: Path) -> None:
