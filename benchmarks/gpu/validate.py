@@ -1,213 +1,165 @@
-"""Builds engines on this GPU, holds them against ONNX Runtime on the CPU, and times them with and without CUDA graphs.
+"""Every check and figure that needs an NVIDIA GPU, into OUT/gpu.json.
 
-Run as `benchmarks/gpu/run.sh`. Each result is written as soon as it is there; what does not fit into the time budget
-is listed as skipped. Limits are on the largest difference of a probability: they catch a wrong engine, not a rounding.
+Run as `benchmarks/gpu/run.sh`. Each step runs in a process of its own and records each result as soon as it is there;
+what does not fit into the time budget, or lacks something on this machine, is listed as skipped with the reason.
 """
 
 from __future__ import annotations
 
+import argparse
+import importlib.util
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
 import time
+from collections.abc import Sequence
 from datetime import datetime, timezone
-from importlib.util import find_spec
+from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any
+from types import ModuleType
 
-import typer
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from irforge.errors import CheckFailed, EnvironmentFault, IrforgeError, run_command
+from benchmarks.gpu.records import Report
+from benchmarks.gpu.steps import Run, Step, run_isolated
+from irforge.errors import INTERRUPTED, CheckFailed, EnvironmentFault, IrforgeError, UsageError
 
-# TF32 has a 10-bit mantissa, as FP16 has; INT8 is held against the same INT8 graph on the CPU.
-LIMITS = {"fp32": 0.02, "fp16": 0.05, "int8": 0.2}
-FRAMES = 8
-ROUNDS, FRAMES_A_ROUND = 20, 25
+# In this order, so that a short budget still brings what nothing else can tell.
+STEPS = {
+    "build": Step("benchmarks.gpu.native:build", "builds the kernels", 150),
+    "checks": Step("benchmarks.gpu.checks:run", "holds the kernels against float64", 60),
+    "gates": Step("benchmarks.gpu.gates:run", "times the kernels", 150),
+    "tests": Step("benchmarks.gpu.native:test", "runs the C++ tests", 60),
+    "networks": Step("benchmarks.gpu.networks:run", "times the networks in torch", 170),
+    "sanitizer": Step("benchmarks.gpu.native:sanitize", "runs the C++ tests under compute-sanitizer", 60),
+    "engines": Step("benchmarks.gpu.engines:run", "builds, checks and times engines", 540),
+}
+PACKAGES = (
+    "torch",
+    "triton",
+    "numpy",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "tensorrt",
+    "tensorrt-rtx-cu13-libs",
+    "cuda-python",
+    "pycuda",
+)
 
 
-def validate(
-    out: Annotated[Path, typer.Argument(help="Folder for gpu.json and the engines.")],
-    checkpoint: Annotated[Path | None, typer.Option(help="Weights to export; default: those that ship.")] = None,
-    model: Annotated[list[Path] | None, typer.Option(help="Ready .onnx files instead of a checkpoint.")] = None,
-    budget: Annotated[int, typer.Option(help="Seconds after which nothing new is begun.")] = 480,
-) -> None:
-    """Run every GPU check of this project and write OUT/gpu.json."""
-    from irforge.demo import shipped_weights
-    from irforge.files import write_json
-    from irforge.runtime.backends.device import driver_version, gpus
-    from irforge.runtime.machine import environment
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the steps; returns the exit code."""
+    options = _options(arguments)
+    # So that a step's process never outlives this one.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return validate(options)
+    except IrforgeError as error:
+        print(f"irforge: {error.line}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("irforge: interrupted; gpu.json holds what was done", file=sys.stderr)
+        return INTERRUPTED
 
-    deadline = time.monotonic() + budget
-    if not gpus():
+
+def validate(options: argparse.Namespace) -> int:
+    deadline = time.monotonic() + options.budget
+    report = new_report()
+    for path in (*options.model, *([options.checkpoint] if options.checkpoint else [])):
+        if not path.is_file():
+            raise UsageError(f"there is no file '{path}'")
+    options.out.mkdir(parents=True, exist_ok=True)
+    # What torch.compile makes would otherwise stay in the system's temporary folder.
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(options.out / "build" / "torchinductor")
+    run = Run(options.out, "", report, deadline, options.checkpoint, options.model)
+    for name, step in STEPS.items():
+        if options.only and name not in options.only:
+            continue
+        run.step = name
+        if run.has_time(name, 1):
+            print(f"{name}: {step.what}, {run.seconds_left():.0f} s left", flush=True)
+            run_isolated(step, run)
+            for note in run.report.skipped:
+                if note.step == name:
+                    print(f"  skipped: {note.reason}", flush=True)
+    if not options.keep_build:
+        shutil.rmtree(run.build, ignore_errors=True)
+    failures = run.report.failures()
+    for line in failures:
+        print(f"failed: {line}", flush=True)
+    if failures:
+        raise CheckFailed(f"{len(failures)} GPU checks failed, first: {failures[0]}", f"All figures: {run.file}")
+    print(f"nothing failed; figures in {run.file}")
+    return 0
+
+
+def new_report() -> Report:
+    """A report of this machine.
+
+    Raises:
+        EnvironmentFault: it has no NVIDIA GPU with a driver.
+    """
+    device = _device()
+    found = device.gpus()
+    if not found:
         raise EnvironmentFault(
             "this machine shows no NVIDIA GPU with a driver, and every check here needs one",
             "Run it on a machine with one; without it, 'make test' covers all that can be covered",
         )
-    backends = _backends()
-    if not backends:
-        raise EnvironmentFault(
-            "no GPU backend is installed", "pip install 'irforge[gpu,tensorrt]' or 'irforge[gpu,rtx]'"
-        )
-    out.mkdir(parents=True, exist_ok=True)
-    report: dict[str, Any] = {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "gpu": vars(gpus()[0]),
-        "cuda_driver": driver_version(),
-        "environment": environment(threads=1).model_dump(mode="json"),
-        "results": [],
-        "skipped": [],
-    }
-    models = [path.resolve() for path in model] if model else _export(checkpoint or shipped_weights(), out)
-    for path in models:
-        for backend in backends:
-            if time.monotonic() > deadline:
-                report["skipped"].append(f"{path.name} on {backend}: out of time")
-                continue
-            print(f"{path.name} on {backend} ...", flush=True)
-            report["results"].append(_check(path, backend, out))
-            write_json(out / "gpu.json", report)
-    write_json(out / "gpu.json", report)
-    _show(report)
-    failed = [f"{r['model']} on {r['backend']}: {r['failure']}" for r in report["results"] if r["failure"]]
-    if failed:
-        raise CheckFailed(f"{len(failed)} of {len(report['results'])} GPU checks failed, first: {failed[0]}")
-    print(f"all {len(report['results'])} checks passed; figures in {out / 'gpu.json'}")
+    versions = {"python": platform.python_version(), "system": f"{platform.system()} {platform.release()}"}
+    versions |= {"cuda_driver": device.driver_version() or "", "driver": _driver()}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    date = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return Report(date, vars(found[0]), versions)
 
 
-def _backends() -> list[str]:
-    import onnxruntime
-
-    found = []
-    if find_spec("tensorrt"):
-        found.append("tensorrt")
-    if find_spec("tensorrt_rtx") or find_spec("tensorrt_rtx_bindings"):
-        found.append("tensorrt_rtx")
-    providers: list[str] = onnxruntime.get_available_providers()
-    if "CUDAExecutionProvider" in providers:
-        found.append("onnxruntime-cuda")
-    return found
+def _device() -> ModuleType:
+    """irforge.runtime.backends.device by itself: the packages around it need what a bare checkout lacks."""
+    name = "irforge_gpu_device"
+    path = Path(__file__).resolve().parents[2] / "irforge" / "runtime" / "backends" / "device.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise EnvironmentFault(f"{path} cannot be loaded")
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-def _export(checkpoint: Path, out: Path) -> list[Path]:
-    """FP32, FP16 and INT8 at both sizes, the largest and fastest first."""
-    from irforge.demo import HEADLINE, SMALL, deployables
-
-    made = {size: deployables(checkpoint, size, out) for size in (SMALL, HEADLINE)}
-    return [path for size in (HEADLINE, SMALL) for path in reversed(made[size])]
-
-
-def _check(model: Path, backend: str, out: Path) -> dict[str, Any]:
-    from irforge.artifact import read_contract
-    from irforge.files import sha256_of_file
-
-    contract = read_contract(model)
-    result: dict[str, Any] = {
-        "model": model.name,
-        "sha256": sha256_of_file(model),
-        "precision": contract.provenance.precision,
-        "height_width": list(contract.input.size),
-        "backend": backend,
-        "failure": "",
-    }
-    try:
-        result |= _build(model, backend, out)
-        result |= _parity(model, Path(result["file"]), backend, contract.provenance.precision)
-        result["latency"] = _latency(Path(result["file"]), backend, contract)
-    except IrforgeError as error:
-        result["failure"] = error.line
-    return result
+def _driver() -> str:
+    if shutil.which("nvidia-smi") is None:
+        return ""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader", "--id=0"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
-def _build(model: Path, backend: str, out: Path) -> dict[str, Any]:
-    from irforge.runtime.engines import BuildOptions, build_engine
-
-    if backend.startswith("onnxruntime"):
-        return {"file": str(model)}
-    suffix = ".engine" if backend == "tensorrt" else ".rtx.engine"
-    engine = out / model.name.replace(".onnx", suffix)
-    # One cache for all: precisions and sizes share tactics, and a second run of this script builds in seconds.
-    cache = out / "timing.cache" if backend == "tensorrt" else None
-    sidecar = build_engine(model, engine, BuildOptions(timing_cache=cache))
-    return {
-        "file": str(engine),
-        "build_seconds": sidecar.build_seconds,
-        "engine_bytes": sidecar.engine_bytes,
-        "proofs": [proof.model_dump(mode="json") for proof in sidecar.proofs],
-        "proof_unavailable": sidecar.proof_unavailable,
-    }
-
-
-def _parity(model: Path, file: Path, backend: str, precision: str) -> dict[str, Any]:
-    import numpy as np
-
-    from irforge.artifact import read_contract
-    from irforge.frames import prepare
-    from irforge.runtime.backends import open_session
-
-    contract = read_contract(model)
-    threshold = contract.output.score_threshold
-    largest, changed, pixels = 0.0, 0, 0
-    with open_session(model, "onnxruntime-cpu") as reference, open_session(file, backend) as session:
-        for frame in _frames():
-            feeds = {contract.input.name: prepare(frame, contract.input)[0]}
-            expected, given = reference.run(feeds), session.run(feeds)
-            for name in expected:
-                values, results = expected[name].astype(np.float32), given[name].astype(np.float32)
-                if not np.isfinite(results).all():
-                    raise CheckFailed(f"output '{name}' holds NaN or infinity")
-                largest = max(largest, float(np.abs(results - values).max()))
-                changed += int(((results > threshold) != (values > threshold)).sum())
-                pixels += values.size
-    if largest > LIMITS[precision]:
-        raise CheckFailed(f"probabilities differ by up to {largest:.3g} from ONNX Runtime, limit {LIMITS[precision]}")
-    return {"parity": {"frames": FRAMES, "max_difference": largest, "pixels_changed": changed, "pixels": pixels}}
-
-
-def _latency(file: Path, backend: str, contract: Any) -> dict[str, Any]:
-    from irforge.runtime.backends import open_session
-    from irforge.runtime.benchmark import Schedule, measure_latency
-    from irforge.runtime.detector import SessionDetector
-
-    schedule = Schedule(rounds=ROUNDS, frames_per_round=FRAMES_A_ROUND, warm_up=20)
-    measured = {}
-    for mode in ("cuda graph", "no graph") if file.suffix == ".engine" else ("no graph",):
-        session = open_session(file, backend, cuda_graph=mode == "cuda graph")
-        with SessionDetector(session, contract, file.name) as detector:
-            latency = measure_latency({mode: detector}, _frames(), schedule, threads=1)[mode]
-            measured[mode] = latency.model_dump(mode="json")
-    return measured
-
-
-def _frames() -> list[Any]:
-    from irforge.frames import read_frame
-    from irforge.samples import FRAMES as SAMPLES
-
-    return [read_frame(path) for path in sorted((SAMPLES / "images").iterdir())[:FRAMES]]
-
-
-def _show(report: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(
-        "model", "backend", "build s", "max |dp|", "GPU ms p50 / p99", "frame ms p50 / p99", "no graph, frame"
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="benchmarks/gpu/run.sh", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("out", type=Path, help="folder for gpu.json and the engines")
+    parser.add_argument("--checkpoint", type=Path, help="weights to export; default: those that ship")
+    parser.add_argument("--model", type=Path, action="append", default=[], help="a ready .onnx file in place of them")
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=STEPS,
+        help="this step alone, where it needs the kernels with --only build; repeat for several",
     )
-    for result in report["results"]:
-        latency = result.get("latency", {})
-        best, plain = latency.get("cuda graph") or latency.get("no graph"), latency.get("no graph")
-        table.add_row(
-            result["model"],
-            result["backend"],
-            f"{result.get('build_seconds', 0):.1f}",
-            f"{result['parity']['max_difference']:.1e}" if "parity" in result else result["failure"],
-            _clock(best, "gpu"),
-            _clock(best, "frame"),
-            _clock(plain, "frame"),
-        )
-    Console(width=140).print(table)
-
-
-def _clock(latency: dict[str, Any] | None, name: str) -> str:
-    clock = (latency or {}).get(name)
-    return f"{clock['p50']:.2f} / {clock['p99']:.2f}" if clock else "-"
+    parser.add_argument(
+        "--budget", type=int, default=540, help="seconds after which nothing new is begun (default: %(default)s)"
+    )
+    parser.add_argument("--keep-build", action="store_true", help="leave the compiled kernels in OUT/build")
+    options = parser.parse_args(arguments)
+    options.out = options.out.resolve()
+    options.model = [path.resolve() for path in options.model]
+    return options
 
 
 if __name__ == "__main__":
-    run_command(validate)
+    sys.exit(main())
