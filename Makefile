@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.irforge-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 
-.PHONY: setup demo test test-full lint clean
+.PHONY: setup native demo test test-full lint clean
 
 setup: $(STAMP)
 
@@ -16,10 +16,14 @@ $(STAMP):
 demo: setup
 	$(BIN)/python -m irforge.demo --out out
 
-test: setup
+# Kernels, TensorRT plugins and ONNX Runtime operators, with their tests; what is missing here is fetched into build/.
+native: setup
+	PYTHON=$(BIN)/python plugins/build.sh build
+
+test: native
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
-test-full: setup
+test-full: native
 	$(BIN)/python -m pytest -n 2
 
 lint: setup

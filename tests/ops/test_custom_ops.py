@@ -1,4 +1,4 @@
-"""Each custom operator's body computes what its summary says, in every runtime that has no native code for it."""
+"""Each custom operator computes what its summary says: by its body in every runtime, and natively in ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from irforge.calib.islands import _is_generic
+from irforge.errors import EnvironmentFault
 from irforge.lint import lint
 from irforge.ops import CUSTOM_OPS, add_bodies, count_custom_ops, drop_bodies
+from irforge.runtime.custom_ops import native_library
 
 CHANNELS, HIDDEN, HEIGHT, WIDTH = 6, 2, 9, 11
 STEPS = {"scale_g": 0.02, "scale_l": 0.05}
@@ -22,6 +24,7 @@ STEPS = {"scale_g": 0.02, "scale_l": 0.05}
 TOLERANCE = {("float32", "float"): 2e-6, ("float16", "float"): 6e-3, ("float32", "int8"): 0, ("float16", "int8"): 1}
 
 Array = np.ndarray
+Session = Callable[[onnx.ModelProto], onnxruntime.InferenceSession]
 
 
 def sigmoid(x: Array) -> Array:
@@ -93,12 +96,29 @@ def model_of(name: str, dtype: str, opset: int = 20, shape: tuple[int | str, ...
     return model
 
 
+def by_body(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(model.SerializeToString())
+
+
+def natively(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    """Without the body: the native kernel computes, or nothing does."""
+    try:
+        library = native_library("onnxruntime")
+    except EnvironmentFault as error:
+        pytest.skip(error.line)
+    drop_bodies(model)
+    options = onnxruntime.SessionOptions()
+    options.register_custom_ops_library(str(library))
+    return onnxruntime.InferenceSession(model.SerializeToString(), options)
+
+
+@pytest.mark.parametrize("session", [by_body, natively])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("name", CUSTOM_OPS)
-def test_the_body_computes_the_operator(name: str, dtype: str) -> None:
+def test_the_operator_computes_its_summary(name: str, dtype: str, session: Session) -> None:
     maps, weights = inputs_of(name, dtype)
     expected = EXPECTED[name](*(value.astype(np.float64) for value in (*maps.values(), *weights.values())))
-    found = onnxruntime.InferenceSession(model_of(name, dtype).SerializeToString()).run(None, maps)[0]
+    found = session(model_of(name, dtype)).run(None, maps)[0]
     kind = "int8" if found.dtype == np.int8 else "float"
     assert found.dtype == np.int8 or found.dtype == dtype
     np.testing.assert_allclose(
@@ -116,19 +136,15 @@ def test_a_file_of_any_opset_is_valid_and_runs_without_native_code(name: str, op
     np.testing.assert_allclose(ReferenceEvaluator(model).run(None, maps)[0], by_runtime, atol=2e-6)
 
 
-def test_mutual_gate_has_the_golden_values() -> None:
+@pytest.mark.parametrize("session", [by_body, natively])
+def test_mutual_gate_has_the_golden_values(session: Session) -> None:
     g = np.array([-2, -1, 0, 1, 2], np.float32).reshape(1, 1, 1, 5)
     l = np.array([3, 0, -3, 1, -1], np.float32).reshape(1, 1, 1, 5)
     model = model_of("MutualGate", "float32", shape=("N", "C", "H", "W"))
-    found = onnxruntime.InferenceSession(_free_channels(model)).run(None, {"g": g, "l": l})[0]
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_param = "C2"
+    found = session(model).run(None, {"g": g, "l": l})[0]
     golden = [[-1.90514825, -0.5, 0, 0.73105858, 0.53788284], [0.35760877, 0, -1.5, 0.73105858, -0.88079708]]
     np.testing.assert_allclose(found[0, :, 0], golden, atol=1e-7)
-
-
-def _free_channels(model: onnx.ModelProto) -> bytes:
-    model.graph.output[0].type.tensor_type.shape.dim[1].dim_param = "C2"
-    content: bytes = model.SerializeToString()
-    return content
 
 
 @pytest.mark.parametrize("name", CUSTOM_OPS)
