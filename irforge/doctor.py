@@ -92,10 +92,19 @@ def backends() -> Iterator[Finding]:
 
 def custom_operators() -> Iterator[Finding]:
     """Native code for irforge's custom operators; without it they run by their bodies."""
-    from irforge.runtime.custom_ops import native_library
+    from irforge.runtime.custom_ops import native_library, tensorrt_major
 
-    yield _tried("ONNX Runtime", lambda: f"{native_library('onnxruntime')}")
-    yield _tried("TensorRT", lambda: f"{native_library('tensorrt')}")
+    # Without the folder that the error names: a report of this is passed on.
+    missing = "not built; operators run by their bodies (docs/custom-ops.md says how to build it)"
+    try:
+        yield Finding("ONNX Runtime", True, native_library("onnxruntime").name)
+    except IrforgeError:
+        yield Finding("ONNX Runtime", False, missing)
+    try:
+        library = native_library("tensorrt")
+        yield Finding("TensorRT", True, f"{library.name}, for TensorRT {tensorrt_major(library)}")
+    except IrforgeError:
+        yield Finding("TensorRT", False, missing)
 
 
 def codecs() -> Iterator[Finding]:

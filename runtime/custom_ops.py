@@ -80,6 +80,20 @@ def native_library(backend: Literal["onnxruntime", "tensorrt"]) -> Path:
     return library
 
 
+def tensorrt_major(library: str | os.PathLike[str]) -> int:
+    """The major version of TensorRT whose headers a plugin library was compiled with.
+
+    Raises:
+        EnvironmentFault: it does not load, or is none of ours.
+    """
+    import ctypes
+
+    try:
+        return int(ctypes.CDLL(os.fspath(library)).irforge_tensorrt_major())
+    except (OSError, AttributeError) as error:
+        raise EnvironmentFault(f"the plugin library '{library}' does not load: {error}", "Build it again") from None
+
+
 def require_same_major(library: str | os.PathLike[str], tensorrt_version: str) -> None:
     """Refuse a plugin library that was compiled for another major version of TensorRT.
 
@@ -88,12 +102,7 @@ def require_same_major(library: str | os.PathLike[str], tensorrt_version: str) -
     Raises:
         EnvironmentFault: it was, or it does not load.
     """
-    import ctypes
-
-    try:
-        built_for = ctypes.CDLL(os.fspath(library)).irforge_tensorrt_major()
-    except (OSError, AttributeError) as error:
-        raise EnvironmentFault(f"the plugin library '{library}' does not load: {error}", "Build it again") from None
+    built_for = tensorrt_major(library)
     if str(built_for) != tensorrt_version.split(".")[0]:
         raise EnvironmentFault(
             f"the plugin library '{library}' was built for TensorRT {built_for}, here is {tensorrt_version}",

@@ -20,7 +20,15 @@ from irforge.ops import SPATIAL_GATE, add_bodies
 from irforge.runtime.backends import open_session
 from irforge.runtime.compilers.compile import load_plugins
 from irforge.runtime.compilers.trtexec import trtexec_commands
-from irforge.runtime.custom_ops import ENVIRONMENT, LIBRARIES, live, native_library, parse_life, require_same_major
+from irforge.runtime.custom_ops import (
+    ENVIRONMENT,
+    LIBRARIES,
+    live,
+    native_library,
+    parse_life,
+    require_same_major,
+    tensorrt_major,
+)
 from irforge.runtime.engines import BuildOptions, build_engine
 
 SpotModel = Callable[..., Path]
@@ -144,7 +152,7 @@ class Registry:
 def test_a_missing_creator_is_named_beside_those_registered() -> None:
     library = str(native("tensorrt"))
     registry = Registry("MutualGate", "ROIAlign")
-    trt = SimpleNamespace(get_plugin_registry=lambda: registry, __version__=f"{built_for(library)}.3.0")
+    trt = SimpleNamespace(get_plugin_registry=lambda: registry, __version__=f"{tensorrt_major(library)}.3.0")
     load_plugins(trt, library, ("MutualGate",))
     with pytest.raises(Exception, match="no creator for SpatialGate; the registered ones: MutualGate, ROIAlign"):
         load_plugins(trt, library, ("MutualGate", "SpatialGate"))
@@ -153,14 +161,9 @@ def test_a_missing_creator_is_named_beside_those_registered() -> None:
         load_plugins(trt, library, ())
 
 
-def built_for(library: str) -> int:
-    number: int = ctypes.CDLL(library).irforge_tensorrt_major()
-    return number
-
-
 def test_a_library_for_another_major_version_is_refused(tmp_path: Path) -> None:
     library = native("tensorrt")
-    major = built_for(str(library))
+    major = tensorrt_major(library)
     require_same_major(library, f"{major}.3.0")
     with pytest.raises(EnvironmentFault, match=f"was built for TensorRT {major}, here is {major + 1}.0"):
         require_same_major(library, f"{major + 1}.0")
