@@ -22,6 +22,10 @@ IRFORGE_EXPORT struct OrtStatus* RegisterCustomOps(
  * process, on any device; -1 for any other name. It tells the native op from the function body of the same name. */
 IRFORGE_EXPORT int64_t irforge_ort_calls(const char* op);
 
+/* 1 if the library has kernels for CUDAExecutionProvider too, else 0: without them ONNX Runtime would run these nodes on
+ * the CPU in the middle of a graph on the GPU. */
+IRFORGE_EXPORT int irforge_ort_has_cuda(void);
+
 #ifdef __cplusplus
 }
 #endif

@@ -73,3 +73,12 @@ std::int64_t irforge_ort_calls(char const* op)
         : name == ChannelGateKernel::kName         ? ChannelGateKernel::calls.load()
                                                    : -1;
 }
+
+int irforge_ort_has_cuda(void)
+{
+#ifdef IRFORGE_WITH_CUDA
+    return 1;
+#else
+    return 0;
+#endif
+}

@@ -16,7 +16,7 @@ from irforge.artifact import load_model
 from irforge.contract import METADATA_KEY, Contract
 from irforge.errors import ArtifactError, EnvironmentFault, InputError
 from irforge.runtime.backends.tensors import check_feeds, check_out
-from irforge.runtime.custom_ops import Life, live, native_library
+from irforge.runtime.custom_ops import Life, live, native_library, require_cuda
 from irforge.session import Array, TensorInfo, Timings
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -75,6 +75,8 @@ class OrtSession:
             options.add_session_config_entry("session.disable_quant_qdq", "1")
         self._path = path
         library = native_library("onnxruntime") if custom_ops == "plugin" else None
+        if library is not None and provider == "cuda":
+            require_cuda(library)
         try:
             if library is not None:
                 options.register_custom_ops_library(str(library))

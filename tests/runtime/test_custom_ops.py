@@ -26,6 +26,7 @@ from irforge.runtime.custom_ops import (
     live,
     native_library,
     parse_life,
+    require_cuda,
     require_same_major,
     tensorrt_major,
 )
@@ -159,6 +160,15 @@ def test_a_missing_creator_is_named_beside_those_registered() -> None:
     registry.loads = False
     with pytest.raises(Exception, match=r"does not load the plugin library '.*libirforge_plugins\.so'"):
         load_plugins(trt, library, ())
+
+
+def test_a_library_without_cuda_kernels_is_refused_for_the_gpu(tmp_path: Path) -> None:
+    source = tmp_path / "operators.c"
+    source.write_text("int irforge_ort_has_cuda(void) { return 0; }")
+    library = tmp_path / "operators.so"
+    subprocess.run(["cc", "-shared", "-fPIC", str(source), "-o", str(library)], check=True)
+    with pytest.raises(EnvironmentFault, match="was built without CUDA"):
+        require_cuda(library)
 
 
 def test_a_library_for_another_major_version_is_refused(tmp_path: Path) -> None:
