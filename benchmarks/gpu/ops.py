@@ -114,10 +114,19 @@ class MutualGate:
 class _MapGate:
     """What the ops share that gate one map: Y is like X."""
 
+    symbol: ClassVar[str]
+
     shape: Shape
     type: str = "float16"
     layout: str = "linear"
     offset: int = 0
+
+    @property
+    def problem(self) -> ctypes.Structure:
+        raise NotImplementedError
+
+    def eager(self, *inputs: Tensor) -> Tensor:
+        raise NotImplementedError
 
     @property
     def output(self) -> str:
@@ -134,6 +143,12 @@ class _MapGate:
     @property
     def set_bytes(self) -> int:
         return 2 * math.prod(self.shape) * DTYPES[self.type].itemsize
+
+    def reference(self, inputs: Sequence[Tensor]) -> Tensor:
+        return self.eager(*(x.double() for x in inputs))
+
+    def bind(self, library: KernelLibrary, packed: Sequence[Tensor], output: Tensor) -> Launch:
+        return library.launcher(self.symbol, self.problem, [*packed, output], scratch=True)
 
     def pack(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         x, *weights = inputs
@@ -190,16 +205,10 @@ class SpatialGate(_MapGate):
         weight = self._random(generator, 1, 2, self.kernel, self.kernel) / self.kernel
         return [x.to(DTYPES[self.type]), weight.to(DTYPES[self.type])]
 
-    def reference(self, inputs: Sequence[Tensor]) -> Tensor:
-        return self.eager(*(x.double() for x in inputs))
-
     def eager(self, *inputs: Tensor) -> Tensor:
         x, weight = inputs
         pooled = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)
         return x * torch.sigmoid(F.conv2d(pooled, weight, padding=self.kernel // 2))
-
-    def bind(self, library: KernelLibrary, packed: Sequence[Tensor], output: Tensor) -> Launch:
-        return library.launcher(self.symbol, self.problem, [*packed, output], scratch=True)
 
 
 class _ChannelGateProblem(ctypes.Structure):
@@ -249,17 +258,11 @@ class ChannelGate(_MapGate):
         w2 = self._random(generator, channels, self.hidden, 1, 1) / self.hidden**0.5
         return [tensor.to(DTYPES[self.type]) for tensor in (x, w1, w2)]
 
-    def reference(self, inputs: Sequence[Tensor]) -> Tensor:
-        return self.eager(*(x.double() for x in inputs))
-
     def eager(self, *inputs: Tensor) -> Tensor:
         x, w1, w2 = inputs
         mean, peak = x.mean((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)
         logits = [F.conv2d(F.relu(F.conv2d(pooled, w1)), w2) for pooled in (mean, peak)]
         return x * torch.sigmoid(logits[0] + logits[1])
-
-    def bind(self, library: KernelLibrary, packed: Sequence[Tensor], output: Tensor) -> Launch:
-        return library.launcher(self.symbol, self.problem, [*packed, output], scratch=True)
 
 
 OPS: tuple[type[Op], ...] = (MutualGate, SpatialGate, ChannelGate)

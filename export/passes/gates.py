@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -122,37 +123,39 @@ def fuse_spatial_gates(graph: Graph) -> int:
         Number of gates found.
     """
     fused = 0
-    for product in graph.of_type("Mul"):
-        for source, gate in (product.input, reversed(product.input)):
-            weight = _spatial_gate_weight(graph, source, gate)
-            if weight:
-                _insert(graph, SPATIAL_GATE, [source, weight], product)
-                fused += 1
-                break
+    for product, source, gate in _factors(graph):
+        weight = _spatial_gate_weight(graph, source, gate)
+        if weight:
+            _insert(graph, SPATIAL_GATE, [source, weight], product)
+            fused += 1
     return fused
 
 
 def fuse_channel_gates(graph: Graph) -> int:
     """Write x * sigmoid(m(mean over the map) + m(max over the map)), m a perceptron of two layers, as one ChannelGate.
 
-    The perceptrons may stand as exported, or merged by `merge_shared_perceptrons`; the mean may be an FP32 island.
+    The perceptron stands as `merge_shared_perceptrons` leaves it; the mean may be an FP32 island.
 
     Returns:
         Number of gates found.
     """
     fused = 0
-    for product in graph.of_type("Mul"):
-        for source, gate in (product.input, reversed(product.input)):
-            layers = _channel_gate_layers(graph, source, gate)
-            if layers is not None:
-                first, second = (
-                    graph.add_array(layer, f"{product.output[0]}_{role}")
-                    for layer, role in zip(layers, ("squeeze", "excite"), strict=True)
-                )
-                _insert(graph, CHANNEL_GATE, [source, first, second], product)
-                fused += 1
-                break
+    for product, source, gate in _factors(graph):
+        layers = _channel_gate_layers(graph, source, gate)
+        if layers is not None:
+            names = (f"{product.output[0]}_squeeze", f"{product.output[0]}_excite")
+            weights = [graph.add_array(layer, name) for layer, name in zip(layers, names, strict=True)]
+            _insert(graph, CHANNEL_GATE, [source, *weights], product)
+            fused += 1
     return fused
+
+
+def _factors(graph: Graph) -> Iterator[tuple[NodeProto, str, str]]:
+    """Each product with its factors, in both orders: either may be the gate. A fused product has none that match."""
+    for product in graph.of_type("Mul"):
+        left, right = product.input
+        yield product, left, right
+        yield product, right, left
 
 
 def _channel_gate_layers(graph: Graph, source: str, gate: str) -> tuple[Array, Array] | None:
