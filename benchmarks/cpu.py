@@ -1,8 +1,9 @@
 """What export gains on a CPU, on one thread: `python benchmarks/cpu.py [CHECKPOINT] -o cpu.json`.
 
-Four forms of one detector take turns on the same frames: the plain three-channel network in eager torch (gray copied
+Forms of one detector take turns on the same frames: the plain three-channel network in eager torch (gray copied
 to RGB and normalised outside), torch's own export of it on ONNX Runtime, and our FP32 graph on ONNX Runtime, as it is
-for TensorRT and as it is for the CPU. Ratios are of times measured side by side; absolute times are the machine's.
+for TensorRT and as it is for the CPU; and, where libirforge_ort.so is built (`make native`), with the gates by native
+operators. Ratios are of times measured side by side; absolute times are the machine's.
 """
 
 from __future__ import annotations
@@ -20,16 +21,18 @@ if TYPE_CHECKING:
     from irforge.runtime.report.schema import Latency
 
 PLAIN, EXPORTED, FOR_TENSORRT, FOR_CPU = "eager, three channels", "plain export", "ours", "ours, --for cpu"
+NATIVE = "ours, native gates"
 SIZES = ((256, 256), (512, 640))
 REQUIRED_SPEED_UP, ALLOWED_OVERHEAD = 1.4, 0.10
 
 
 def measure(checkpoint: Path, size: tuple[int, int], rounds: int, frames_per_round: int) -> dict[str, Latency]:
-    """Latency of the four forms at one size (height, width), on one thread, interleaved."""
+    """Latency of the forms at one size (height, width), on one thread, interleaved."""
     from onnx import ModelProto
 
     from irforge.artifact import embed_contract, read_contract, save_model
     from irforge.export.convert import contract_for, onnx_from_torch, trace
+    from irforge.export.fuse import fuse_model
     from irforge.export.passes import run_passes
     from irforge.export.reference import PlainNetwork, TorchSession
     from irforge.export.verify import sample_frames
@@ -52,8 +55,23 @@ def measure(checkpoint: Path, size: tuple[int, int], rounds: int, frames_per_rou
         for name, model in ((EXPORTED, plain), (FOR_TENSORRT, ours), (FOR_CPU, ours_cpu)):
             save_model(Path(folder) / "model.onnx", model)
             sessions[name] = OrtSession(Path(folder) / "model.onnx", threads=1)
+        if has_native_operators():
+            save_model(Path(folder) / "model.onnx", ours)
+            fuse_model(Path(folder) / "model.onnx", Path(folder) / "fused.onnx")
+            sessions[NATIVE] = OrtSession(Path(folder) / "fused.onnx", threads=1, custom_ops="plugin")
     detectors = {name: SessionDetector(session, contract, name) for name, session in sessions.items()}
     return measure_latency(detectors, frames, Schedule(rounds, frames_per_round), threads=1)
+
+
+def has_native_operators() -> bool:
+    """Whether the library of ONNX Runtime operators is built here."""
+    from irforge.errors import EnvironmentFault
+    from irforge.runtime.custom_ops import native_library
+
+    try:
+        return native_library("onnxruntime").is_file()
+    except EnvironmentFault:
+        return False
 
 
 def speed_up(latencies: dict[str, Latency], name: str) -> float:
