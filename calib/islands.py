@@ -16,6 +16,7 @@ from irforge.artifact import subgraphs
 from irforge.calib.cast import FLOAT, HALF_MAX, has_half_form
 from irforge.calib.ranges import TensorRange
 from irforge.graph import STANDARD_DOMAINS, Graph, attribute, is_op
+from irforge.ops import CUSTOM_OPS, DOMAIN
 
 MARGIN = 8.0
 """Measured magnitudes may grow by this factor on frames never seen before FP16 overflows."""
@@ -86,6 +87,9 @@ def fp32_islands(
 def _without_half_form(node: NodeProto, graph: Graph, bodies: Mapping[tuple[str, str], onnx.FunctionProto]) -> str:
     if any(True for _ in subgraphs([node])):
         return "holds a subgraph"
+    if node.domain == DOMAIN and node.op_type in CUSTOM_OPS:
+        # Ours take FP16 maps; where a body needs FP32 inside, it casts for itself.
+        return ""
     if node.domain not in STANDARD_DOMAINS:
         body = bodies.get((node.domain, node.op_type))
         if body is None:

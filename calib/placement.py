@@ -153,6 +153,9 @@ def _points(graph: Graph, chosen: Sequence[NodeProto], rules: Rules) -> list[str
     points = dict.fromkeys(node.input[0] for node in chosen)
     leads_on = _leads_to(graph, convolutions)
     for node in chosen:
+        if is_op(node, "MatMul"):
+            # Its bias is a node of its own behind it, which the product's kernel adds.
+            continue
         result = _after_activation(graph, node.output[0])
         fused = rules.fuses_residual and _fuses_with_residual(graph, result, convolutions, points)
         if result in leads_on and not fused:

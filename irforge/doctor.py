@@ -91,20 +91,25 @@ def backends() -> Iterator[Finding]:
 
 
 def custom_operators() -> Iterator[Finding]:
-    """Native code for irforge's custom operators; without it they run by their bodies."""
-    from irforge.runtime.custom_ops import native_library, tensorrt_major
+    """Native code for irforge's custom operators, loaded here; without it they run by their bodies."""
+    from irforge.runtime.custom_ops import has_cuda, native_library, tensorrt_major
 
-    # Without the folder that the error names: a report of this is passed on.
-    missing = "not built; operators run by their bodies (docs/custom-ops.md says how to build it)"
-    try:
-        yield Finding("ONNX Runtime", True, native_library("onnxruntime").name)
-    except IrforgeError:
-        yield Finding("ONNX Runtime", False, missing)
-    try:
+    def onnxruntime() -> str:
+        library = native_library("onnxruntime")
+        return f"{library.name}, for {'CPU and CUDA' if has_cuda(library) else 'CPU'}"
+
+    def tensorrt() -> str:
         library = native_library("tensorrt")
-        yield Finding("TensorRT", True, f"{library.name}, for TensorRT {tensorrt_major(library)}")
-    except IrforgeError:
-        yield Finding("TensorRT", False, missing)
+        return f"{library.name}, for TensorRT {tensorrt_major(library)}"
+
+    for name, describe in (("ONNX Runtime", onnxruntime), ("TensorRT", tensorrt)):
+        try:
+            yield Finding(name, True, describe())
+        except IrforgeError as error:
+            # Without the folder that the error names: what doctor says is passed on.
+            broken = "does not load" in error.what
+            state = "does not load, build it again" if broken else "not built; operators run by their bodies"
+            yield Finding(name, False, f"{state} (docs/custom-ops.md)")
 
 
 def codecs() -> Iterator[Finding]:

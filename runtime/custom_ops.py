@@ -80,19 +80,27 @@ def native_library(backend: Literal["onnxruntime", "tensorrt"]) -> Path:
     return library
 
 
+def has_cuda(library: Path) -> bool:
+    """Whether a library of ONNX Runtime operators has kernels for the CUDA provider too.
+
+    Raises:
+        EnvironmentFault: it does not load, or is none of ours.
+    """
+    import ctypes
+
+    try:
+        return bool(ctypes.CDLL(os.fspath(library)).irforge_ort_has_cuda())
+    except (OSError, AttributeError) as error:
+        raise EnvironmentFault(f"the plugin library '{library}' does not load: {error}", "Build it again") from None
+
+
 def require_cuda(library: Path) -> None:
     """Refuse a library of ONNX Runtime operators without CUDA kernels: its nodes would run on the CPU in silence.
 
     Raises:
         EnvironmentFault: it has none, or does not load.
     """
-    import ctypes
-
-    try:
-        has_cuda = bool(ctypes.CDLL(os.fspath(library)).irforge_ort_has_cuda())
-    except (OSError, AttributeError) as error:
-        raise EnvironmentFault(f"the plugin library '{library}' does not load: {error}", "Build it again") from None
-    if not has_cuda:
+    if not has_cuda(library):
         raise EnvironmentFault(
             f"the plugin library '{library}' was built without CUDA",
             "Build it again where a CUDA toolkit is, or run on the CPU",

@@ -6,10 +6,14 @@ the run what other steps find.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import os
+import signal
 import time
 from dataclasses import dataclass, field
 from importlib import import_module
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +95,7 @@ def run_isolated(step: Step, run: Run) -> None:
         child.join(seconds + GRACE_SECONDS)
         late = child.is_alive()
     finally:
-        child.kill()
-        child.join()
+        _end(child)
     run.report = Report.read(run.file)
     if late:
         run.fail(f"stopped after {seconds + GRACE_SECONDS:.0f} s")
@@ -102,9 +105,19 @@ def run_isolated(step: Step, run: Run) -> None:
     run.report.write(run.file)
 
 
+def _end(child: BaseProcess) -> None:
+    """End a step and whatever it started: a compiler that goes on would be timed along with the next step."""
+    if child.pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+    child.kill()
+    child.join()
+
+
 def _run_in_child(
     function: str, out: Path, name: str, seconds: float, checkpoint: Path | None, models: list[Path]
 ) -> None:
+    os.setsid()
     deadline = time.monotonic() + seconds
     run_guarded(function, Run(out, name, Report.read(out / "gpu.json"), deadline, checkpoint, models))
 

@@ -11,6 +11,7 @@ from onnx import NodeProto
 from irforge.graph import Array, Graph, attribute, is_op
 from irforge.ops import CHANNEL_GATE, MUTUAL_GATE, QUANTIZED_MUTUAL_GATE, SPATIAL_GATE, CustomOp, add_bodies
 from irforge.ops.base import DOMAIN
+from irforge.ops.spatial_gate import LARGEST_WINDOW
 
 
 def merge_gated_convolutions(graph: Graph) -> int:
@@ -36,6 +37,8 @@ def merge_gated_convolutions(graph: Graph) -> int:
         weights = _known(graph, [conv.input[1] for conv in ordered])
         biases = _known(graph, [name for conv in ordered for name in conv.input[2:] if name])
         if weights is None or biases is None or any(len(graph.consumers(half)) > 1 for half in (first, second)):
+            continue
+        if weights[0].shape != weights[1].shape:
             continue
         inputs = [source, graph.add_array(np.concatenate(weights, axis=1), "merged_weight")]
         if biases:
@@ -218,7 +221,7 @@ def _spatial_gate_weight(graph: Graph, source: str, gate: str) -> str:
     if not shape or len(shape) != 4 or shape[:2] != (1, 2) or shape[2] != shape[3] or not isinstance(shape[2], int):
         return ""
     side = shape[2]
-    centred = side % 2 == 1 and list(attribute(conv, "pads", [0] * 4)) == [side // 2] * 4
+    centred = side % 2 == 1 and side <= LARGEST_WINDOW and list(attribute(conv, "pads", [0] * 4)) == [side // 2] * 4
     plain = all(set(attribute(conv, name, [1])) == {1} for name in ("strides", "dilations"))
     return conv.input[1] if centred and plain and attribute(conv, "group", 1) == 1 else ""
 

@@ -6,6 +6,9 @@ import onnx
 
 from irforge.ops.base import CustomOp, set_output, sides
 
+LARGEST_WINDOW = 15
+"""Side of the largest convolution that native code computes; the body has no such limit."""
+
 
 def _infer(context: onnx.shape_inference.InferenceContext) -> None:
     set_output(context, sides(context, 0))

@@ -9,6 +9,7 @@ from typing import Any
 
 from irforge.errors import UsageError
 from irforge.runtime.custom_ops import Life
+from irforge.runtime.sidecar import read_sidecar
 from irforge.session import Session
 
 ONNX_CPU, ONNX_CUDA, TENSORRT, TENSORRT_RTX = "onnxruntime-cpu", "onnxruntime-cuda", "tensorrt", "tensorrt_rtx"
@@ -43,6 +44,11 @@ def open_session(
         EnvironmentFault: the backend or the GPU that it needs is not here.
     """
     name = choose_backend(path, backend)
+    if custom_ops == "plugin" and name in (TENSORRT, TENSORRT_RTX) and not read_sidecar(path).plugins:
+        raise UsageError(
+            f"'{path}' was built with its custom operators' bodies, if it has any",
+            "Build it again with --custom-ops plugin, or leave the choice out",
+        )
     session: Session
     if name in (ONNX_CPU, ONNX_CUDA):
         from irforge.runtime.backends.ort import OrtSession

@@ -77,9 +77,14 @@ class OrtSession:
         library = native_library("onnxruntime") if custom_ops == "plugin" else None
         if library is not None and provider == "cuda":
             require_cuda(library)
-        try:
-            if library is not None:
+        if library is not None:
+            try:
                 options.register_custom_ops_library(str(library))
+            except _native_faults() as error:
+                raise EnvironmentFault(
+                    f"ONNX Runtime does not load the plugin library '{library}': {_first_line(error)}", "Build it again"
+                ) from None
+        try:
             content = model.SerializeToString()
             session = onnxruntime.InferenceSession(content, options, providers=[(name, _OPTIONS[provider])])
         except _native_faults() as error:

@@ -10,6 +10,7 @@ from onnx import TensorProto, helper
 
 from irforge.calib.islands import fp32_islands
 from irforge.calib.ranges import TensorRange, load_ranges
+from irforge.ops import CUSTOM_OPS, add_bodies
 from tests.calib.conftest import Net, attentive_net
 
 FLOAT = TensorProto.FLOAT
@@ -102,6 +103,20 @@ def test_raw_counts_stay_in_fp32_up_to_the_first_convolution() -> None:
     model.graph.input[0].type.tensor_type.elem_type = FLOAT
     found = fp32_islands(model, raw_counts=True)
     assert set(found) == {"low", "stretched"}
+
+
+@pytest.mark.parametrize("name", CUSTOM_OPS)
+def test_our_own_operators_take_half_precision(name: str) -> None:
+    net = Net()
+    maps = net.conv(net.node("Cast", "frames", to=FLOAT), 1, 4, 1)
+    weights = {"ChannelGate": ((2, 4, 1, 1), (4, 2, 1, 1)), "SpatialGate": ((1, 2, 7, 7),)}.get(name)
+    inputs = [maps, *(net.constant(np.ones(shape)) for shape in weights)] if weights else [maps, maps]
+    op = CUSTOM_OPS[name]
+    net.nodes.append(op.node(inputs, "gated", **dict.fromkeys(op.attributes, 0.1)))
+    net.node("ReduceMax", net.node("Cast", "gated", to=FLOAT), net.constant([1], np.int64), keepdims=1, out="mask")
+    model = net.model()
+    add_bodies(model)
+    assert "gated" not in fp32_islands(model)
 
 
 def test_whole_numbers_beyond_2048_stay() -> None:

@@ -13,6 +13,8 @@ import pytest
 import torch
 
 from irforge.export.convert import onnx_from_part
+from irforge.export.passes.gates import quantize_in_gates
+from irforge.graph import Graph
 from irforge.ops import count_custom_ops
 from irforge.runtime.compilers.targets import DEFAULT_TARGETS
 from irforge.train.detectors.glmd.neck import GlmdNeck
@@ -80,6 +82,16 @@ def test_one_graph_of_free_size_serves_every_size(narrow: GlmdNeck) -> None:
     for height, width in ((9, 11), (5, 7), (17, 23), (2, 40)):
         features = maps(2, 64, height, width)
         np.testing.assert_allclose(run(model, features), torch_result(narrow, features), atol=2e-5)
+
+
+def test_fused_before_and_after_quantising_the_gate_writes_int8(narrow: GlmdNeck) -> None:
+    merged = bench.neck_onnx(narrow, 10, 12, merged=True)
+    quantised = bench.at_precision(merged, "int8", bench.ranges_of(merged))
+    graph = Graph(quantised)
+    assert quantize_in_gates(graph) == 1
+    graph.tidy()
+    onnx.checker.check_model(quantised, full_check=True)
+    assert count_custom_ops(quantised) == {"QuantizedMutualGate": 1}
 
 
 @pytest.fixture(scope="module")

@@ -130,6 +130,25 @@ def test_an_engine_says_that_its_custom_operators_are_bodies(gated: Path, tmp_pa
     assert sidecar.custom_ops == "SpatialGate by body" and not sidecar.plugins
 
 
+def test_an_engine_keeps_the_choice_it_was_built_with(gated: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed (pip install 'irforge[rtx]')")
+    engine = tmp_path / "gated.rtx.engine"
+    build_engine(gated, engine, BuildOptions(targets=("8.9",)))
+    with pytest.raises(UsageError, match="was built with its custom operators' bodies"):
+        open_session(engine, custom_ops="plugin")
+
+
+def test_a_library_without_our_operators_is_an_environment_fault(
+    gated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "other.c").write_text("int something_else;")
+    library = tmp_path / LIBRARIES["onnxruntime"]
+    subprocess.run(["cc", "-shared", "-fPIC", str(tmp_path / "other.c"), "-o", str(library)], check=True)
+    monkeypatch.setenv(ENVIRONMENT, str(tmp_path))
+    with pytest.raises(EnvironmentFault, match="does not load the plugin library"):
+        open_session(gated, custom_ops="plugin")
+
+
 def test_trtexec_gets_the_plugin_library() -> None:
     for line in trtexec_commands("m.onnx", "m.engine", {}, plugin_library="/x/libirforge_plugins.so").values():
         assert "--dynamicPlugins=/x/libirforge_plugins.so" in line

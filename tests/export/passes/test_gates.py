@@ -26,6 +26,8 @@ RNG = np.random.default_rng(0)
 WEIGHTS = {
     "v": RNG.normal(size=(3, CHANNELS, 3, 3)).astype(np.float32),
     "w": RNG.normal(size=(3, CHANNELS, 3, 3)).astype(np.float32),
+    "narrow": RNG.normal(size=(1, CHANNELS, 3, 3)).astype(np.float32),
+    "large": RNG.normal(size=(1, 2, 17, 17)).astype(np.float32),
     "v_bias": RNG.normal(size=3).astype(np.float32),
     "w_bias": RNG.normal(size=3).astype(np.float32),
     "squeeze": RNG.normal(size=(HIDDEN, CHANNELS, 1, 1)).astype(np.float32),
@@ -104,8 +106,9 @@ def test_two_convolutions_behind_a_gate_become_one(halves: str, convolutions: st
         f"{SPLIT} p = Conv<{PADS}>(a, v) q = Conv<pads = [0, 1, 2, 1]>(b, w) f = Add(p, q) y = Relu(f)",
         f"{SPLIT} p = Conv<{PADS}>(a, v) q = Conv<{PADS}>(a, w) f = Add(p, q) y = Relu(f)",
         f"{SPLIT} p = Conv<{PADS}>(a, v) q = Conv<{PADS}>(b, w) f = Add(p, q) h = Relu(p) y = Add(f, h)",
+        f"{SPLIT} p = Conv<{PADS}>(a, v) q = Conv<{PADS}>(b, narrow) f = Add(p, q) y = Relu(f)",
     ],
-    ids=["different settings", "one half twice", "a result read elsewhere"],
+    ids=["different settings", "one half twice", "a result read elsewhere", "different widths"],
 )
 def test_other_pairs_stay_apart(body: str) -> None:
     count, _, difference = rewritten(f"{GATE} {body}", merge_gated_convolutions)
@@ -202,8 +205,9 @@ def test_spatial_attention_becomes_one_operator() -> None:
         spatial_attention(source="l"),
         spatial_attention(conv="Conv<pads = [3, 2, 3, 2]>(c, wide)"),
         spatial_attention(conv="Conv<pads = [6, 6, 6, 6], dilations = [2, 2]>(c, spatial)"),
+        spatial_attention(conv="Conv<pads = [8, 8, 8, 8]>(c, large)"),
     ],
-    ids=["maximum first", "another map is gated", "not square", "dilated"],
+    ids=["maximum first", "another map is gated", "not square", "dilated", "larger than native code takes"],
 )
 def test_other_spatial_attention_stays(body: str) -> None:
     assert rewritten(body, fuse_spatial_gates)[0] == 0
