@@ -188,7 +188,10 @@ def _kernel(program: Program, operation: Operation, fused: list[Program], sizes:
 
 
 def _weighted(program: Program, product: Operation) -> tuple[str, str] | None:
-    """(data, weights) of a matrix product with weights, in whichever order; None for a product of two activations."""
+    """(data, weights) of a matrix product with weights, in whichever order; None for a product of two activations.
+
+    Asked of the program that launches the kernel: a fused kernel's own text does not say which operands are constant.
+    """
     left, right = product.inputs[:2]
     for data, weights in ((left, right), (right, left)):
         if weights in program.tensors and program.tensors[weights].payload:

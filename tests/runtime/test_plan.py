@@ -150,6 +150,33 @@ def test_grouped_and_transposed_convolutions_count_right(
     assert read_plan(compiled(path)[0]).proofs[0].macs == expected
 
 
+@pytest.mark.parametrize(
+    "body",
+    ["y = MatMul(x, w)", "m = MatMul(x, w) s = Add(m, b) y = Gelu(s)", "m = MatMul(x, w) s = Relu(m) y = MatMul(s, v)"],
+    ids=["alone", "with bias and activation", "two"],
+)
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_matrix_products_with_weights_count(body: str, precision: str, tmp_path: Path, compiled: Compile) -> None:
+    element, dtype = ("float", np.float32) if precision == "fp32" else ("float16", np.float16)
+    model = onnx.parser.parse_model(
+        f"""<ir_version: 9, opset_import: ["": 20]>
+        products ({element}[1, 16, 24, 64] x) => ({element}[N, H, W, C] y) {{ {body} }}"""
+    )
+    rng = np.random.default_rng(0)
+    weights = {"w": (64, 128), "b": (128,), "v": (128, 32)}
+    read = {name for node in model.graph.node for name in node.input}
+    model.graph.initializer.extend(
+        numpy_helper.from_array(rng.normal(size=shape).astype(dtype), name)
+        for name, shape in weights.items()
+        if name in read
+    )
+    path = tmp_path / "products.onnx"
+    onnx.save(model, path)
+    (proof,) = read_plan(compiled(path)[0]).proofs
+    assert proof.macs == sum(macs(model).values())
+    assert proof.share(precision, writes=False) == 1
+
+
 def test_a_plan_of_another_version_is_said_to_be_unknown(chains: dict[str, Path], compiled: Compile) -> None:
     plan = bytearray(compiled(chains["fp32"])[0])
     plan[25] += 1
