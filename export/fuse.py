@@ -12,11 +12,15 @@ import typer
 from irforge.errors import UsageError, run_command
 
 
-def fuse_model(model_path: Path, output: Path) -> dict[str, int]:
+def fuse_model(model_path: Path, output: Path, *, merge_only: bool = False) -> dict[str, int]:
     """Replace every pattern that a custom operator stands for by that operator, with its body, and write the file.
 
     The result runs wherever the model runs; native code may take the place of the bodies. It is held to the model on
     sample frames before it is written.
+
+    Args:
+        merge_only: only merge the convolutions behind a MutualGate, which has to come before calibration; the rest
+            comes last, because calibration and Q/DQ placement look for standard operators.
 
     Returns:
         How many nodes of each custom operator the file has now.
@@ -27,7 +31,7 @@ def fuse_model(model_path: Path, output: Path) -> dict[str, int]:
         CheckFailed: the rewritten graph does not compute what the model computes.
     """
     from irforge.artifact import check_model, embed_contract, load_model, model_fingerprint, read_contract, save_model
-    from irforge.export.passes.gates import FOR_PLUGINS
+    from irforge.export.passes.gates import FOR_PLUGINS, merge_gated_convolutions
     from irforge.export.verify import difference_of_models
     from irforge.graph import Graph
     from irforge.ops import CUSTOM_OPS, count_custom_ops
@@ -37,7 +41,7 @@ def fuse_model(model_path: Path, output: Path) -> dict[str, int]:
     original = type(model)()
     original.CopyFrom(model)
     graph = Graph(model)
-    if not sum(rewrite(graph) for rewrite in FOR_PLUGINS):
+    if not sum(rewrite(graph) for rewrite in ((merge_gated_convolutions,) if merge_only else FOR_PLUGINS)):
         raise UsageError(
             f"'{model_path}' has no pattern that a custom operator stands for",
             f"Operators: {', '.join(CUSTOM_OPS)}; docs/custom-ops.md says what each computes",
@@ -57,11 +61,14 @@ def fuse_model(model_path: Path, output: Path) -> dict[str, int]:
 def fuse(
     model: Annotated[Path, typer.Argument(help="A deployable (.onnx), of any precision.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The .onnx file to write.")],
+    merge_only: Annotated[
+        bool, typer.Option(help="Only merge the convolutions behind a MutualGate: before calibrating for INT8.")
+    ] = False,
 ) -> None:
     """Write patterns of a deployable as custom operators, which a plugin may run natively."""
     if output.suffix != ".onnx":
         raise UsageError(f"'{output}' does not end in .onnx")
-    counts = fuse_model(model, output)
+    counts = fuse_model(model, output, merge_only=merge_only)
     for name, count in sorted(counts.items()):
         typer.echo(f"{name}: {count}")
     typer.echo(f"{output}: runs by its bodies anywhere; natively with --custom-ops plugin")

@@ -15,7 +15,8 @@ def _engines(report: Report, backend: str = "") -> list[dict[str, Any]]:
 
 def _engine_name(result: dict[str, Any]) -> str:
     height, width = result["height_width"]
-    return f"{result['precision']} {width}x{height} {result['backend']}"
+    gates = ", native gates" if result.get("custom_ops") == "plugin" else ""
+    return f"{result['precision']} {width}x{height} {result['backend']}{gates}"
 
 
 def _built(backend: str) -> Callable[[Report], str]:

@@ -5,12 +5,17 @@ Limits are on the largest difference of a probability: they catch a wrong engine
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.gpu.steps import Run
 from irforge.errors import CheckFailed, EnvironmentFault, IrforgeError
+
+if TYPE_CHECKING:
+    from irforge.runtime.custom_ops import Life
 
 # TF32 has a 10-bit mantissa, as FP16 has; INT8 is held against the same INT8 graph on the CPU.
 LIMITS = {"fp32": 0.02, "fp16": 0.05, "int8": 0.2}
@@ -34,12 +39,34 @@ def run(run: Run) -> None:
     from irforge.demo import shipped_weights
 
     models = run.models or export(run.checkpoint or shipped_weights(), run.out)
+    # The libraries that the build step made; a user's own come first.
+    os.environ.setdefault("IRFORGE_PLUGINS", str(run.out / "build" / "lib"))
     for path in models:
         for backend in backends:
-            if run.has_time(f"{path.name} on {backend}", LEAST_SECONDS):
-                result = check(path, backend, run.out)
-                run.add("results", result)
-                print(f"  {path.name} on {backend}: {result['failure'] or _clock(result)}", flush=True)
+            for model, life in forms(path, backend, run):
+                if run.has_time(f"{model.name} on {backend}", LEAST_SECONDS):
+                    result = check(model, backend, run.out, life)
+                    run.add("results", result)
+                    print(f"  {model.name} on {backend}: {result['failure'] or _clock(result)}", flush=True)
+
+
+def forms(model: Path, backend: str, run: Run) -> Iterator[tuple[Path, Life]]:
+    """The model as it is, and with its gates by native operators where the backend takes them: judged side by side."""
+    from irforge.export.fuse import fuse_model
+    from irforge.runtime.custom_ops import native_library
+
+    yield model, "body"
+    if backend == "tensorrt_rtx":
+        return
+    fused = run.out / model.name.replace(".onnx", ".fused.onnx")
+    try:
+        native_library("tensorrt" if backend == "tensorrt" else "onnxruntime")
+        if not fused.exists():
+            fuse_model(model, fused)
+    except IrforgeError as error:
+        run.skip(f"{model.name} with native operators on {backend}: {error.line}")
+        return
+    yield fused, "plugin"
 
 
 def gpu_backends() -> list[str]:
@@ -64,7 +91,7 @@ def export(checkpoint: Path, out: Path) -> list[Path]:
     return [path for size in (HEADLINE, SMALL) for path in reversed(made[size])]
 
 
-def check(model: Path, backend: str, out: Path) -> dict[str, Any]:
+def check(model: Path, backend: str, out: Path, custom_ops: Life = "body") -> dict[str, Any]:
     from irforge.artifact import read_contract
     from irforge.files import sha256_of_file
 
@@ -75,18 +102,19 @@ def check(model: Path, backend: str, out: Path) -> dict[str, Any]:
         "precision": contract.provenance.precision,
         "height_width": list(contract.input.size),
         "backend": backend,
+        "custom_ops": custom_ops,
         "failure": "",
     }
     try:
-        result |= _build(model, backend, out)
-        result |= _parity(model, Path(result["file"]), backend, contract.provenance.precision)
-        result["latency"] = _latency(Path(result["file"]), backend, contract)
+        result |= _build(model, backend, out, custom_ops)
+        result |= _parity(model, Path(result["file"]), backend, contract.provenance.precision, custom_ops)
+        result["latency"] = _latency(Path(result["file"]), backend, contract, custom_ops)
     except IrforgeError as error:
         result["failure"] = error.line
     return result
 
 
-def _build(model: Path, backend: str, out: Path) -> dict[str, Any]:
+def _build(model: Path, backend: str, out: Path, custom_ops: Life) -> dict[str, Any]:
     from irforge.runtime.engines import BuildOptions, build_engine
 
     if backend.startswith("onnxruntime"):
@@ -95,7 +123,7 @@ def _build(model: Path, backend: str, out: Path) -> dict[str, Any]:
     engine = out / model.name.replace(".onnx", suffix)
     # One cache for all: precisions and sizes share tactics, and a second run of this script builds in seconds.
     cache = out / "timing.cache" if backend == "tensorrt" else None
-    sidecar = build_engine(model, engine, BuildOptions(timing_cache=cache))
+    sidecar = build_engine(model, engine, BuildOptions(timing_cache=cache, custom_ops=custom_ops))
     return {
         "file": str(engine),
         "build_seconds": sidecar.build_seconds,
@@ -105,7 +133,7 @@ def _build(model: Path, backend: str, out: Path) -> dict[str, Any]:
     }
 
 
-def _parity(model: Path, file: Path, backend: str, precision: str) -> dict[str, Any]:
+def _parity(model: Path, file: Path, backend: str, precision: str, custom_ops: Life) -> dict[str, Any]:
     import numpy as np
 
     from irforge.artifact import read_contract
@@ -115,7 +143,8 @@ def _parity(model: Path, file: Path, backend: str, precision: str) -> dict[str, 
     contract = read_contract(model)
     threshold = contract.output.score_threshold
     largest, changed, pixels = 0.0, 0, 0
-    with open_session(model, "onnxruntime-cpu") as reference, open_session(file, backend) as session:
+    session = open_session(file, backend, custom_ops=custom_ops)
+    with open_session(model, "onnxruntime-cpu") as reference, session:
         for frame in _frames():
             feeds = {contract.input.name: prepare(frame, contract.input)[0]}
             expected, given = reference.run(feeds), session.run(feeds)
@@ -131,7 +160,7 @@ def _parity(model: Path, file: Path, backend: str, precision: str) -> dict[str, 
     return {"parity": {"frames": FRAMES, "max_difference": largest, "pixels_changed": changed, "pixels": pixels}}
 
 
-def _latency(file: Path, backend: str, contract: Any) -> dict[str, Any]:
+def _latency(file: Path, backend: str, contract: Any, custom_ops: Life) -> dict[str, Any]:
     from irforge.runtime.backends import open_session
     from irforge.runtime.benchmark import Schedule, measure_latency
     from irforge.runtime.detector import SessionDetector
@@ -139,7 +168,7 @@ def _latency(file: Path, backend: str, contract: Any) -> dict[str, Any]:
     schedule = Schedule(rounds=ROUNDS, frames_per_round=FRAMES_A_ROUND, warm_up=20)
     measured = {}
     for mode in ("cuda graph", "no graph") if file.suffix == ".engine" else ("no graph",):
-        session = open_session(file, backend, cuda_graph=mode == "cuda graph")
+        session = open_session(file, backend, cuda_graph=mode == "cuda graph", custom_ops=custom_ops)
         with SessionDetector(session, contract, file.name) as detector:
             latency = measure_latency({mode: detector}, _frames(), schedule, threads=1)[mode]
             measured[mode] = latency.model_dump(mode="json")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -111,7 +112,7 @@ class MutualGate:
 
 
 @dataclass(frozen=True)
-class _MapGate:
+class _MapGate(ABC):
     """What the ops share that gate one map: Y is like X."""
 
     symbol: ClassVar[str]
@@ -122,11 +123,11 @@ class _MapGate:
     offset: int = 0
 
     @property
-    def problem(self) -> ctypes.Structure:
-        raise NotImplementedError
+    @abstractmethod
+    def problem(self) -> ctypes.Structure: ...
 
-    def eager(self, *inputs: Tensor) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def eager(self, *inputs: Tensor) -> Tensor: ...
 
     @property
     def output(self) -> str:
@@ -158,16 +159,14 @@ class _MapGate:
         return torch.randn(shape, generator=generator, device=generator.device)
 
 
+_MAP_FIELDS = (
+    *((side, ctypes.c_int64) for side in ("batch", "channels", "height", "width")),
+    *((kind, ctypes.c_int32) for kind in ("type", "layout")),
+)
+
+
 class _SpatialGateProblem(ctypes.Structure):
-    _fields_ = (
-        ("batch", ctypes.c_int64),
-        ("channels", ctypes.c_int64),
-        ("height", ctypes.c_int64),
-        ("width", ctypes.c_int64),
-        ("type", ctypes.c_int32),
-        ("layout", ctypes.c_int32),
-        ("kernel", ctypes.c_int32),
-    )
+    _fields_ = (*_MAP_FIELDS, ("kernel", ctypes.c_int32))
 
 
 @dataclass(frozen=True)
@@ -212,15 +211,7 @@ class SpatialGate(_MapGate):
 
 
 class _ChannelGateProblem(ctypes.Structure):
-    _fields_ = (
-        ("batch", ctypes.c_int64),
-        ("channels", ctypes.c_int64),
-        ("height", ctypes.c_int64),
-        ("width", ctypes.c_int64),
-        ("type", ctypes.c_int32),
-        ("layout", ctypes.c_int32),
-        ("hidden", ctypes.c_int64),
-    )
+    _fields_ = (*_MAP_FIELDS, ("hidden", ctypes.c_int64))
 
 
 @dataclass(frozen=True)

@@ -248,6 +248,24 @@ def test_ctest_results_are_read() -> None:
 # --- engines
 
 
+def test_native_operators_are_judged_beside_the_bodies(
+    untrained_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from irforge.runtime.custom_ops import native_library
+
+    monkeypatch.setattr(engines, "ROUNDS", 2)
+    monkeypatch.setattr(engines, "FRAMES_A_ROUND", 2)
+    run = steps.Run(tmp_path, "engines", Report("", {}, {}), time.monotonic() + 600, None, [])
+    assert [life for _, life in engines.forms(untrained_onnx, "tensorrt_rtx", run)] == ["body"]
+    try:
+        native_library("onnxruntime")
+    except EnvironmentFault as error:
+        pytest.skip(error.line)
+    (plain, _), (fused, life) = engines.forms(untrained_onnx, "onnxruntime-cpu", run)
+    assert plain == untrained_onnx and fused.is_file() and life == "plugin"
+    assert not engines.check(fused, "onnxruntime-cpu", tmp_path, "plugin")["failure"]
+
+
 def test_a_result_holds_parity_and_every_clock(
     spot_model: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

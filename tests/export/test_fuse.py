@@ -47,6 +47,11 @@ def test_a_fused_file_is_not_fused_twice(exported: tuple[Path, Summary], tmp_pat
     assert not (tmp_path / "again.onnx").exists()
 
 
+def test_merging_alone_leaves_other_patterns(exported: tuple[Path, Summary], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no pattern"):
+        fuse_model(exported[0], tmp_path / "merged.onnx", merge_only=True)
+
+
 def test_a_graph_without_gates_is_refused(spot_model, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no pattern that a custom operator stands for"):
         fuse_model(spot_model(), tmp_path / "fused.onnx")

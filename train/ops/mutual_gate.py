@@ -86,7 +86,7 @@ def _differentiate(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _refuse(ctx: Any, *upstreams: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    raise NotImplementedError("mutual_gate is differentiable once; its gradients have no derivative")
+    raise RuntimeError("mutual_gate is differentiable once; its gradients have no derivative")
 
 
 _GATE, _BACKWARD = "irforge::mutual_gate", "irforge::mutual_gate_backward"
