@@ -101,7 +101,7 @@ def map_shape(model: ModelProto) -> tuple[int, ...]:
 def gate(model: ModelProto, targets: tuple[str, ...]) -> tuple[PlanReport, dict[str, str]]:
     """The compiled plan of one map, and why a target was skipped."""
     from irforge.artifact import save_model
-    from irforge.runtime.engines import compile_part
+    from irforge.runtime.parts import compile_part
 
     shape = map_shape(model)
     with tempfile.TemporaryDirectory() as folder:

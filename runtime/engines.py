@@ -24,7 +24,16 @@ from irforge.runtime.compilers.trtexec import trtexec_commands
 from irforge.runtime.custom_ops import Life, live, native_library
 from irforge.runtime.plan import PlanReport, read_plan
 from irforge.runtime.proof import check_requirement
-from irforge.runtime.sidecar import LOADERS, Plugin, RuntimeKind, Sidecar, Source, sidecar_path, this_platform
+from irforge.runtime.sidecar import (
+    LOADERS,
+    EngineRecord,
+    Plugin,
+    RuntimeKind,
+    Sidecar,
+    Source,
+    sidecar_path,
+    this_platform,
+)
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -67,52 +76,75 @@ def build_engine(model: str | os.PathLike[str], output: str | os.PathLike[str], 
         CheckFailed: the engine computes less in a precision than `options.require` asks for.
     """
     backend = backend_of(output)
-    targets = _targets(backend, options)
+    targets = targets_for(backend, options)
     contract = read_contract(model)
     loaded, warnings = check_graph(model, backend)
     profile = profile_of(loaded, contract, options.batch)
-    library = _plugin_library(backend, options.custom_ops)
-    names = tuple(sorted(count_custom_ops(loaded)))
-    life = live(loaded, options.custom_ops, model)
+    work = Work(Path(model), Path(output), backend, targets, loaded, tuple(warnings), profile)
     with replacing(output) as temporary:
-        request = BuildRequest(
-            backend=backend,
-            onnx=os.fspath(model),
-            plan=str(temporary),
-            targets=targets,
-            profile=profile,
-            timing_cache=str(options.timing_cache) if options.timing_cache else None,
-            workspace_bytes=options.workspace_bytes,
-            plugin_library=str(library) if library else None,
-            plugins=names if library else (),
-        )
-        result, log, skipped = _compile(loaded, request)
-        report = PlanReport(result.proofs, (), result.proof_unavailable)
-        if backend == "tensorrt_rtx":
-            report = read_plan(temporary, _tuned_shapes(contract, profile))
-        check_requirement(list(report.proofs), dict(options.require), str(output))
-        sidecar = Sidecar(
-            engine=Path(output).name,
-            engine_sha256=sha256_of_file(temporary),
-            engine_bytes=temporary.stat().st_size,
-            **_runtime_facts(backend, result),
-            skipped_targets=skipped,
-            notes=[*warnings, *_notes(loaded, report, result.compute_capabilities)],
-            onnx=Source(name=Path(model).name, sha256=sha256_of_file(model)),
-            profile={name: [list(shape) for shape in bounds] for name, bounds in profile.items()},
-            proofs=list(report.proofs),
-            proof_unavailable=report.reason,
-            custom_ops=life,
-            plugins=[Plugin(name=library.name, sha256=sha256_of_file(library))] if library else [],
-            trtexec=_trtexec(model, output, profile, options, library),
-            build_log_tail=log[-_LOG_LINES:],
-            built_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            contract=contract,
-        )
+        record = compile_engine(work, temporary, _tuned_shapes(contract, profile), options)
+        sidecar = Sidecar(**dict(record), contract=contract)
         # First the sidecar: an engine that its sidecar does not know is refused, the other way round it would load.
         with replacing(sidecar_path(output)) as beside:
             beside.write_text(sidecar.model_dump_json(by_alias=True, indent=2) + "\n")
     return sidecar
+
+
+@dataclass(frozen=True)
+class Work:
+    """A graph that passed the gates before the compiler, and what becomes of it."""
+
+    model: Path
+    output: Path
+    backend: Backend
+    targets: tuple[str, ...]
+    graph: ModelProto
+    warnings: tuple[str, ...]
+    profile: Profile
+
+
+def compile_engine(work: Work, plan: Path, tuned: dict[str, Shape], options: BuildOptions) -> EngineRecord:
+    """Compile to the file `plan`, which becomes `work.output` only after this; `tuned` are shapes to read the plan at.
+
+    Raises:
+        see `build_engine`.
+    """
+    library = _plugin_library(work.backend, options.custom_ops)
+    names = tuple(sorted(count_custom_ops(work.graph)))
+    life = live(work.graph, options.custom_ops, work.model)
+    request = BuildRequest(
+        backend=work.backend,
+        onnx=str(work.model),
+        plan=str(plan),
+        targets=work.targets,
+        profile=work.profile,
+        timing_cache=str(options.timing_cache) if options.timing_cache else None,
+        workspace_bytes=options.workspace_bytes,
+        plugin_library=str(library) if library else None,
+        plugins=names if library else (),
+    )
+    result, log, skipped = _compile(work.graph, request)
+    report = PlanReport(result.proofs, (), result.proof_unavailable)
+    if work.backend == "tensorrt_rtx":
+        report = read_plan(plan, tuned)
+    check_requirement(list(report.proofs), dict(options.require), str(work.output))
+    return EngineRecord(
+        engine=work.output.name,
+        engine_sha256=sha256_of_file(plan),
+        engine_bytes=plan.stat().st_size,
+        **_runtime_facts(work.backend, result),
+        skipped_targets=skipped,
+        notes=[*work.warnings, *_notes(work.graph, report, result.compute_capabilities)],
+        onnx=Source(name=work.model.name, sha256=sha256_of_file(work.model)),
+        profile={name: [list(shape) for shape in bounds] for name, bounds in work.profile.items()},
+        proofs=list(report.proofs),
+        proof_unavailable=report.reason,
+        custom_ops=life,
+        plugins=[Plugin(name=library.name, sha256=sha256_of_file(library))] if library else [],
+        trtexec=_trtexec(work.model, work.output, work.profile, options, library),
+        build_log_tail=log[-_LOG_LINES:],
+        built_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    )
 
 
 def _runtime_facts(backend: Backend, result: BuildResult) -> dict[str, Any]:
@@ -165,30 +197,13 @@ def compile_gate(model: str | os.PathLike[str], targets: tuple[str, ...] = DEFAU
     loaded, _ = check_graph(model, "tensorrt_rtx")
     contract = read_contract(model)
     profile = profile_of(loaded, contract, (1, 1, 1))
-    return _gate(loaded, targets, profile, _tuned_shapes(contract, profile))[0]
+    return gate(loaded, targets, profile, _tuned_shapes(contract, profile))[0]
 
 
-def compile_part(
-    model: str | os.PathLike[str], profile: Profile, targets: tuple[str, ...] = DEFAULT_TARGETS
-) -> tuple[PlanReport, dict[str, str]]:
-    """The same for a part of a detector, which has no contract.
-
-    Args:
-        profile: least, tuned-for and greatest shape of each input.
-
-    Returns:
-        The plan, and the reason for each target that was skipped.
-
-    Raises:
-        see `build_engine`.
-    """
-    loaded, _ = check_graph(model, "tensorrt_rtx")
-    return _gate(loaded, targets, profile, {name: tuned for name, (_, tuned, _) in profile.items()})
-
-
-def _gate(
+def gate(
     model: ModelProto, targets: tuple[str, ...], profile: Profile, tuned: dict[str, Shape]
 ) -> tuple[PlanReport, dict[str, str]]:
+    """Compile a checked graph for TensorRT-RTX, and keep what its plan says and why a target was skipped."""
     with tempfile.TemporaryDirectory(prefix="irforge-gate-") as folder:
         plan = str(Path(folder) / "gate.rtx.engine")
         request = BuildRequest(backend="tensorrt_rtx", onnx="", plan=plan, targets=targets, profile=profile)
@@ -271,7 +286,13 @@ def _tuned_shapes(contract: Contract, profile: Profile) -> dict[str, Shape]:
     return {**fixed, **{name: tuned for name, (_, tuned, _) in profile.items()}}
 
 
-def _targets(backend: Backend, options: BuildOptions) -> tuple[str, ...]:
+def targets_for(backend: Backend, options: BuildOptions) -> tuple[str, ...]:
+    """The compute capabilities to compile for.
+
+    Raises:
+        UsageError: a backend cannot do what the options ask.
+        EnvironmentFault: TensorRT without a GPU.
+    """
     here = gpus()[0].compute_capability if gpus() else None
     if backend == "tensorrt_rtx":
         if options.timing_cache:

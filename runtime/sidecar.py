@@ -48,8 +48,8 @@ class Plugin(_Part):
     sha256: str
 
 
-class Sidecar(_Part):
-    """Everything a loader has to know about an engine before it touches it."""
+class EngineRecord(_Part):
+    """What whoever built an engine knows of it: all that its sidecar says but the contract."""
 
     schema_version: str = SCHEMA_VERSION
     engine: str
@@ -74,6 +74,11 @@ class Sidecar(_Part):
     build_seconds: float
     build_log_tail: list[str] = []
     built_at: str
+
+
+class Sidecar(EngineRecord):
+    """Everything a loader has to know about an engine before it touches it."""
+
     contract: Contract = Field(validation_alias=METADATA_KEY, serialization_alias=METADATA_KEY)
 
     def to_json_value(self) -> dict[str, Any]:
@@ -120,13 +125,16 @@ def read_sidecar(engine: str | os.PathLike[str]) -> Sidecar:
     return sidecar
 
 
-def vouch(engine: str | os.PathLike[str], runtime: RuntimeKind, *, trust: bool = False) -> Sidecar:
+def vouch(
+    engine: str | os.PathLike[str], runtime: RuntimeKind, *, trust: bool = False, built: EngineRecord | None = None
+) -> EngineRecord:
     """Hold an engine file to its sidecar before anything reads a byte of it as code.
 
     Args:
         engine: the engine file.
         runtime: the runtime that is about to load it.
         trust: load it even if its content is not what the sidecar vouches for.
+        built: what this process built, in place of a sidecar; see `irforge.runtime.parts`.
 
     Raises:
         ArtifactError: the engine is missing, empty, changed, or for another runtime; or its sidecar is missing or bad.
@@ -134,35 +142,37 @@ def vouch(engine: str | os.PathLike[str], runtime: RuntimeKind, *, trust: bool =
     file = Path(engine)
     if not file.is_file() or file.stat().st_size == 0:
         raise ArtifactError(f"the engine '{file}' is missing, empty or no file")
-    sidecar = read_sidecar(file)
-    if not trust and sha256_of_file(file) != sidecar.engine_sha256:
+    record = built or read_sidecar(file)
+    if not trust and sha256_of_file(file) != record.engine_sha256:
+        if built:
+            raise ArtifactError(f"'{file}' changed since it was built here, and engines are code", "Build it again")
         raise ArtifactError(
             f"'{file}' is not the engine that '{sidecar_path(file).name}' vouches for, and engines are code",
             "Copy both again, or load it with --trust-engine if you know where it comes from",
         )
-    if sidecar.runtime != runtime:
-        raise ArtifactError(f"'{file}' is for {sidecar.runtime}, not for {runtime}", sidecar.loaders)
-    return sidecar
+    if record.runtime != runtime:
+        raise ArtifactError(f"'{file}' is for {record.runtime}, not for {runtime}", record.loaders)
+    return record
 
 
-def check_fit(engine: str | os.PathLike[str], sidecar: Sidecar, *, version: str, compute_capability: str) -> None:
+def check_fit(engine: str | os.PathLike[str], record: EngineRecord, *, version: str, compute_capability: str) -> None:
     """Hold a sidecar to the machine that the engine is about to run on.
 
     Args:
         engine: the engine file, for messages.
-        sidecar: its sidecar.
+        record: its sidecar, or what this process built.
         version: the runtime's version here.
         compute_capability: of the GPU here.
 
     Raises:
         ArtifactError: the engine was built with another version, for other GPUs, or for another platform.
     """
-    rebuild = f"Build it again here: irforge build {sidecar.onnx.name} -o {sidecar.engine}"
+    rebuild = f"Build it again here: irforge build {record.onnx.name} -o {record.engine}"
     where = f"'{engine}' was built"
-    if sidecar.runtime_version != version:
-        raise ArtifactError(f"{where} with {sidecar.runtime} {sidecar.runtime_version}, here is {version}", rebuild)
-    if compute_capability not in sidecar.compute_capabilities:
-        built_for = ", ".join(sidecar.compute_capabilities)
+    if record.runtime_version != version:
+        raise ArtifactError(f"{where} with {record.runtime} {record.runtime_version}, here is {version}", rebuild)
+    if compute_capability not in record.compute_capabilities:
+        built_for = ", ".join(record.compute_capabilities)
         raise ArtifactError(f"{where} for SM {built_for}, this GPU is SM {compute_capability}", rebuild)
-    if sidecar.platform != this_platform():
-        raise ArtifactError(f"{where} for {sidecar.platform}, this is {this_platform()}", rebuild)
+    if record.platform != this_platform():
+        raise ArtifactError(f"{where} for {record.platform}, this is {this_platform()}", rebuild)

@@ -26,21 +26,11 @@ LEAST_SECONDS = 20
 
 
 def run(run: Run) -> None:
-    missing = [name for name in ("pydantic", "typer", "onnx", "onnxruntime", "cv2") if find_spec(name) is None]
-    if missing:
-        raise EnvironmentFault(
-            f"no Python package {', '.join(missing)} here", "benchmarks/gpu/bundle.sh brings what a bare checkout lacks"
-        )
-    backends = gpu_backends()
-    if not backends:
-        raise EnvironmentFault(
-            "no GPU backend is installed", "pip install 'irforge[gpu,tensorrt]' or 'irforge[gpu,rtx]'"
-        )
+    backends = gpu_backends(("pydantic", "typer", "onnx", "onnxruntime", "cv2"))
     from irforge.demo import shipped_weights
 
     models = run.models or export(run.checkpoint or shipped_weights(), run.out)
-    # The libraries that the build step made; a user's own come first.
-    os.environ.setdefault("IRFORGE_PLUGINS", str(run.out / "build" / "lib"))
+    find_libraries(run)
     for path in models:
         for backend in backends:
             for model, life in forms(path, backend, run):
@@ -69,7 +59,22 @@ def forms(model: Path, backend: str, run: Run) -> Iterator[tuple[Path, Life]]:
     yield fused, "plugin"
 
 
-def gpu_backends() -> list[str]:
+def find_libraries(run: Run) -> None:
+    """Native operators come from what the build step made, unless a user's own are named."""
+    os.environ.setdefault("IRFORGE_PLUGINS", str(run.build / "lib"))
+
+
+def gpu_backends(packages: tuple[str, ...]) -> list[str]:
+    """The backends that this machine has, TensorRT first.
+
+    Raises:
+        EnvironmentFault: there is none, or one of the Python `packages` is missing.
+    """
+    missing = [name for name in packages if find_spec(name) is None]
+    if missing:
+        raise EnvironmentFault(
+            f"no Python package {', '.join(missing)} here", "benchmarks/gpu/bundle.sh brings what training lacks"
+        )
     import onnxruntime
 
     found = []
@@ -80,6 +85,10 @@ def gpu_backends() -> list[str]:
     providers: list[str] = onnxruntime.get_available_providers()
     if "CUDAExecutionProvider" in providers:
         found.append("onnxruntime-cuda")
+    if not found:
+        raise EnvironmentFault(
+            "no GPU backend is installed", "pip install 'irforge[gpu,tensorrt]' or 'irforge[gpu,rtx]'"
+        )
     return found
 
 

@@ -105,6 +105,38 @@ class NetworkTiming:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PartTiming:
+    """A part of a detector, exported by itself, on one backend.
+
+    Attributes:
+        form: 'body', 'body, merged' or 'plugin'; see `benchmarks.gpu.neck`.
+        max_difference, largest: the largest difference from torch in FP32 on the CPU, and torch's largest value.
+        clocks: by mode ('cuda graph', 'no graph') and clock ('gpu', 'host') percentiles in milliseconds, as
+            `irforge.runtime.clocks.distribution` gives them.
+    """
+
+    part: str
+    shape: list[int]
+    precision: str
+    form: str
+    backend: str
+    custom_ops: str = ""
+    build_seconds: float | None = None
+    engine_bytes: int | None = None
+    proofs: list[dict[str, Any]] = field(default_factory=list)
+    proof_unavailable: str = ""
+    max_difference: float | None = None
+    largest: float | None = None
+    clocks: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    failure: str = ""
+
+    @property
+    def best(self) -> dict[str, dict[str, float]]:
+        """The clocks as users would run it: with a CUDA graph where there is one."""
+        return self.clocks.get("cuda graph") or self.clocks.get("no graph") or {}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Note:
     """A step, or a part of one, that was skipped or failed, and why."""
 
@@ -119,6 +151,7 @@ _LISTS: dict[str, Any] = {
     "gates": GateTiming,
     "targets": Target,
     "networks": NetworkTiming,
+    "parts": PartTiming,
     "skipped": Note,
     "failed": Note,
 }
@@ -138,6 +171,7 @@ class Report:
     gates: list[GateTiming] = field(default_factory=list)
     targets: list[Target] = field(default_factory=list)
     networks: list[NetworkTiming] = field(default_factory=list)
+    parts: list[PartTiming] = field(default_factory=list)
     results: list[dict[str, Any]] = field(default_factory=list)
     skipped: list[Note] = field(default_factory=list)
     failed: list[Note] = field(default_factory=list)
@@ -162,6 +196,11 @@ class Report:
         lines += [f"{gate.op} {gate.variant}, {gate.form}: {gate.failure}" for gate in self.gates if gate.failure]
         lines += [f"{target.name}: {target.failure}" for target in self.targets if target.failure]
         lines += [f"{net.network} {net.shape}, {net.mode}: {net.failure}" for net in self.networks if net.failure]
+        lines += [
+            f"{made.part} {made.shape} {made.precision}, {made.form} on {made.backend}: {made.failure}"
+            for made in self.parts
+            if made.failure
+        ]
         lines += [f"{r['model']} on {r['backend']}: {r['failure']}" for r in self.results if r["failure"]]
         return lines
 

@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from benchmarks.gpu.engine_figures import ENGINES
 from benchmarks.gpu.figures import Figure, cell, table
 from benchmarks.gpu.kernel_figures import KERNELS, NETWORKS, gate_table, network_table
+from benchmarks.gpu.neck_figures import NECK, neck_table
 from benchmarks.gpu.records import Report
 from irforge.files import write_text
 
@@ -36,7 +37,7 @@ python benchmarks/gpu/render.py OUT/gpu.json                       # writes this
 
 The script runs from a bare checkout with PyTorch, NumPy and a CUDA toolkit, installs nothing and needs no network. It
 builds the [kernels](../plugins/kernels), holds them against float64, times them against torch, runs their C++ tests,
-and times MSHNet and the GLMD neck in torch. Engines need the package's own requirements and a backend:
+and times MSHNet and the GLMD neck in torch. On other backends they need the package's own requirements and a backend:
 `pip install 'irforge[gpu,tensorrt]'`, or `irforge[gpu,rtx]`, or both. What is missing is listed as skipped.
 
 A machine that has no pydantic and no network gets it from another one: `benchmarks/gpu/bundle.sh` unpacks it there into
@@ -50,9 +51,18 @@ caches; the possible bandwidth is that of the fastest device-to-device copy of t
 SpatialGate and ChannelGate at batch 1 find their input in the L2 cache, as in a network. Eager torch is the formula as
 anyone would write it, `torch.cat([g * torch.sigmoid(l), l * torch.sigmoid(g)], 1)`.
 """
+NECK_METHOD = """\
+The neck is exported by itself, with random weights; the 31 million of them are too many to travel with a bare checkout,
+so the machine needs what `pip install 'irforge[train]'` brings. "Body" is the graph as exported, "body, merged" has one
+3x3 convolution in place of the two behind the gate, "plugin" is what `irforge fuse` makes of it, run by our native
+operators. Every form is held to torch in FP32 on the CPU. The clocks are those of the engines: the GPU's own around the
+computation, and the host's from array to array, both copies included (31 MB at 50x76); ONNX Runtime has only the
+host's.
+"""
 SECTIONS: tuple[tuple[str, tuple[Figure, ...], str, Callable[[Report], str] | None], ...] = (
     ("Kernels", KERNELS, METHOD, gate_table),
     ("Networks in torch", NETWORKS, "", network_table),
+    ("The GLMD neck on every backend", NECK, NECK_METHOD, neck_table),
     ("Engines", ENGINES, "", None),
 )
 

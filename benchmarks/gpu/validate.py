@@ -34,6 +34,7 @@ STEPS = {
     "gates": Step("benchmarks.gpu.gates:run", "times the kernels", 150),
     "tests": Step("benchmarks.gpu.native:test", "runs the C++ tests", 60),
     "networks": Step("benchmarks.gpu.networks:run", "times the networks in torch", 170),
+    "neck": Step("benchmarks.gpu.neck:run", "builds, checks and times the GLMD neck on every backend", 150),
     "sanitizer": Step("benchmarks.gpu.native:sanitize", "runs the C++ tests under compute-sanitizer", 60),
     "engines": Step("benchmarks.gpu.engines:run", "builds, checks and times engines", 540),
 }

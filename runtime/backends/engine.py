@@ -23,7 +23,7 @@ from irforge.runtime.backends.device import gpus
 from irforge.runtime.backends.tensors import check_feeds, check_out
 from irforge.runtime.compilers import EXTRAS, import_compiler
 from irforge.runtime.custom_ops import native_library, require_same_major
-from irforge.runtime.sidecar import LIBRARIES, Plugin, RuntimeKind, check_fit, vouch
+from irforge.runtime.sidecar import LIBRARIES, EngineRecord, Plugin, RuntimeKind, Sidecar, check_fit, vouch
 from irforge.session import Array, TensorInfo, Timings
 
 _log = logging.getLogger("irforge.tensorrt")
@@ -39,6 +39,8 @@ class EngineSession:
         create_context: makes the execution context of a deserialised engine.
         capture: record the run as a CUDA graph and replay it, where the CUDA layer can.
         trust_engine: load it although its content is not what the sidecar vouches for.
+        built: what this process built, in place of a sidecar: the engine of a part, which has no contract. Free sizes
+            then go by the names of their tensors.
 
     Raises:
         ArtifactError: see `irforge.runtime.sidecar`; or the runtime does not deserialise it.
@@ -53,31 +55,32 @@ class EngineSession:
         *,
         capture: bool,
         trust_engine: bool = False,
+        built: EngineRecord | None = None,
     ) -> None:
-        sidecar = vouch(path, runtime, trust=trust_engine)
+        record = vouch(path, runtime, trust=trust_engine, built=built)
         trt = load_library(runtime)
         gpu = gpus()[0]
-        check_fit(path, sidecar, version=trt.__version__, compute_capability=gpu.compute_capability)
+        check_fit(path, record, version=trt.__version__, compute_capability=gpu.compute_capability)
         self.backend: str = LIBRARIES[runtime]
         self.device = "cuda:0"
         self.version: str = trt.__version__
-        self.contract = sidecar.contract
-        self.precision: str = sidecar.contract.provenance.precision
+        self.contract = record.contract if isinstance(record, Sidecar) else None
+        self.precision: str = self.contract.provenance.precision if self.contract else ""
         self.last_timings: Timings | None = None
         self._path = Path(path)
         self._capture = capture
         self._cuda: Cuda = load_cuda()
         self.thread_rule = self._cuda.thread_rule
         self._logger = _forwarding_logger(trt)
-        self.custom_ops: str = sidecar.custom_ops
-        for plugin in sidecar.plugins:
+        self.custom_ops: str = record.custom_ops
+        for plugin in record.plugins:
             _load_plugins(trt, plugin, trust=trust_engine)
         # `engine_host_code_allowed` stays off: a plan with code for the host is refused by the runtime.
         self._runtime = trt.Runtime(self._logger)
         self._engine = self._runtime.deserialize_cuda_engine(self._path.read_bytes())
         if self._engine is None:
             raise ArtifactError(
-                f"{runtime} does not deserialise '{path}'", f"Build it again here: irforge build {sidecar.onnx.name}"
+                f"{runtime} does not deserialise '{path}'", f"Build it again here: irforge build {record.onnx.name}"
             )
         self._context = create_context(trt, self._engine)
         if self._context is None:
@@ -161,13 +164,16 @@ class EngineSession:
 
     def _describe(self, trt: Any) -> tuple[dict[str, TensorInfo], dict[str, TensorInfo]]:
         engine = self._engine
-        meant = {tensor.name: tuple(tensor.shape) for tensor in self.contract.output.tensors}
+        tensors = self.contract.output.tensors if self.contract else ()
+        meant = {tensor.name: tuple(tensor.shape) for tensor in tensors}
         inputs: dict[str, TensorInfo] = {}
         outputs: dict[str, TensorInfo] = {}
         for name in (engine.get_tensor_name(index) for index in range(engine.num_io_tensors)):
             shape = tuple(engine.get_tensor_shape(name))
             is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
-            letters = _FRAME_SIDES if is_input and len(shape) == len(_FRAME_SIDES) else meant.get(name, ())
+            letters = (
+                _FRAME_SIDES if self.contract and is_input and len(shape) == len(_FRAME_SIDES) else meant.get(name, ())
+            )
             free = [
                 letters[axis] if axis < len(letters) and isinstance(letters[axis], str) else f"{name}.{axis}"
                 for axis in range(len(shape))

@@ -11,14 +11,19 @@ from functools import partial
 from typing import Any
 
 from irforge.runtime.backends.engine import EngineSession
+from irforge.runtime.sidecar import EngineRecord
 
 
 def tensorrt_rtx_session(
-    path: str | os.PathLike[str], *, trust_engine: bool = False, cuda_graph: bool = True
+    path: str | os.PathLike[str],
+    *,
+    trust_engine: bool = False,
+    cuda_graph: bool = True,
+    built: EngineRecord | None = None,
 ) -> EngineSession:
     """A session of a TensorRT-RTX plan; see `EngineSession`. With `cuda_graph`, the runtime replays whole graphs."""
     create = partial(_context, cuda_graph=cuda_graph)
-    return EngineSession(path, "TensorRT-RTX", create, capture=False, trust_engine=trust_engine)
+    return EngineSession(path, "TensorRT-RTX", create, capture=False, trust_engine=trust_engine, built=built)
 
 
 def _context(trt: Any, engine: Any, *, cuda_graph: bool) -> Any:

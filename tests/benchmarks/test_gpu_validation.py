@@ -16,7 +16,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from benchmarks.gpu import checks, engines, gates, library, native, networks, ops, render, steps, timing
+from benchmarks.gpu import checks, engines, gates, library, native, neck, networks, ops, render, steps, timing
 from benchmarks.gpu.records import (
     Copy,
     GateTiming,
@@ -24,6 +24,7 @@ from benchmarks.gpu.records import (
     NativeTest,
     NetworkTiming,
     Note,
+    PartTiming,
     Report,
     Target,
     Times,
@@ -53,7 +54,7 @@ def test_a_bare_checkout_needs_torch_and_numpy_alone(tmp_path: Path) -> None:
         absent = ("pydantic", "typer", "rich", "onnx", "onnxruntime", "yaml", "cv2", "scipy", "safetensors")
         sys.modules.update(dict.fromkeys(absent))
         sys.path.insert(0, sys.argv[1])
-        from benchmarks.gpu import checks, engines, gates, native, networks, ops, render, timing, validate
+        from benchmarks.gpu import checks, engines, gates, native, neck, networks, ops, render, timing, validate
         networks.load_mshnet()
         validate.main(["out"])
         """
@@ -284,6 +285,58 @@ def test_a_failure_is_recorded_and_does_not_end_the_run(spot_model: Callable[...
     assert "GPU" in result["failure"] and "latency" not in result
 
 
+# --- the neck on every backend
+
+
+@pytest.fixture(scope="module")
+def necks() -> neck.Necks:
+    return neck.Necks(64)
+
+
+@pytest.fixture
+def few_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neck, "WARM_UP", 1)
+    monkeypatch.setattr(neck, "CALLS", 3)
+
+
+@pytest.mark.parametrize("form", ["body", "body, merged", "plugin"])
+@pytest.mark.parametrize("precision", neck.LIMITS)
+def test_the_neck_is_held_to_torch_and_timed(
+    precision: str, form: neck.Form, necks: neck.Necks, few_calls: None, tmp_path: Path
+) -> None:
+    if form == "plugin" and (reason := neck.lacks_plugin("onnxruntime-cpu")):
+        pytest.skip(reason)
+    found = neck.check(necks, neck.Variant((10, 12), precision, form), "onnxruntime-cpu", tmp_path)
+    assert not found.failure and found.shape == [1, 64, 10, 12]
+    assert found.max_difference is not None and found.largest is not None
+    assert 0 < found.max_difference <= neck.LIMITS[precision] * found.largest
+    assert found.best["host"]["n"] == 3 and "gpu" not in found.best
+    assert "MutualGate" in found.custom_ops and found.custom_ops.endswith(
+        f"by {'plugin' * (form == 'plugin') or 'body'}"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_neck_that_differs_from_torch_is_noticed(few_calls: None, tmp_path: Path) -> None:
+    class Shifted(neck.Necks):
+        def maps(self, size: tuple[int, int]) -> tuple[neck.Map, neck.Map]:
+            features, expected = super().maps(size)
+            return features, expected + abs(expected).max() / 10
+
+    found = neck.check(Shifted(64), neck.Variant((10, 12), "fp32", "body"), "onnxruntime-cpu", tmp_path)
+    assert "differs by up to" in found.failure and found.max_difference
+
+
+def test_a_neck_that_cannot_run_here_keeps_what_its_build_told(necks: neck.Necks, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed (pip install 'irforge[rtx]')")
+    if gpus():
+        pytest.skip("this machine has a GPU")
+    found = neck.check(necks, neck.Variant((10, 12), "fp16", "body"), "tensorrt_rtx", tmp_path)
+    assert "NVIDIA GPU" in found.failure and not found.clocks
+    assert found.build_seconds and found.engine_bytes and found.proofs
+    assert not list(tmp_path.iterdir())
+
+
 # --- the page
 
 
@@ -320,6 +373,11 @@ def test_every_figure_is_rendered_from_its_record(
         "graph: kernel 100 us",
         "kernel 10.0 % of FP16, channels last, CUDA graph",
         "1x1x256x256: 1 / 1.2 (FP16, channels last, CUDA graph)",
+        "fp16 50x76 body 2 / 3 ms; fp16 50x76 plugin 1 / 1.5 ms",
+        "| fp16 50x76 TensorRT 2.00; fp16 50x76 ONNX Runtime with CUDA 4.00 |",
+        "| fp16 50x76 ONNX Runtime with CUDA 0.50 |",
+        "fp16 1.0e-03",
+        "| 50x76 | fp16 | TensorRT | plugin | 1 / 1.5 | 4 / 6 | 41 | 4.0e-03 of 4 |",
         "2.00 times as fast, host to host",
         "int8 75 %, fp16 25 %",
         "- build: no headers",
@@ -399,6 +457,27 @@ def filled(result: dict[str, object]) -> Report:
     }
     report.results = [engine, {**engine, "backend": "tensorrt_rtx"}, {**engine, "failure": "probabilities differ"}]
     report.results[2]["backend"] = "onnxruntime-cuda"
+    body = PartTiming(
+        part="GLMD neck",
+        shape=list(single.shape),
+        precision="fp16",
+        form="body",
+        backend="tensorrt",
+        proofs=[{"kernels": 41}],
+        max_difference=4e-3,
+        largest=4.0,
+        clocks={"cuda graph": {"gpu": {"p50": 2.0, "p99": 3.0}, "host": {"p50": 4.0, "p99": 6.0}}},
+    )
+    plugin = {"cuda graph": {**body.clocks["cuda graph"], "gpu": {"p50": 1.0, "p99": 1.5}}}
+    runtime = replace(body, backend="onnxruntime-cuda", clocks={"no graph": {"host": {"p50": 8.0, "p99": 9.0}}})
+    report.parts = [
+        body,
+        replace(body, form="plugin", clocks=plugin),
+        replace(body, backend="tensorrt_rtx"),
+        runtime,
+        replace(runtime, form="plugin", clocks={"no graph": {"host": {"p50": 2.0, "p99": 2.5}}}),
+        replace(runtime, form="body, merged", clocks={"no graph": {"host": {"p50": 16.0, "p99": 17.0}}}),
+    ]
     report.failed, report.targets = [], report.targets
     report.skipped = [Note(step="build", reason="no headers")]
     return report

@@ -202,7 +202,7 @@ def test_without_body_and_native_code_nothing_runs_in_silence(name: str) -> None
 @pytest.mark.parametrize("name", CUSTOM_OPS)
 def test_nvidias_compiler_takes_the_body(name: str, dtype: str, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed (pip install 'irforge[rtx]')")
-    from irforge.runtime.engines import compile_part
+    from irforge.runtime.parts import compile_part
 
     shape = (1, CHANNELS, 16, 24)
     model = model_of(name, dtype, shape=shape)

@@ -21,7 +21,16 @@ from irforge.files import sha256_of_file
 from irforge.runtime.backends import choose_backend, cuda, engine, open_session
 from irforge.runtime.backends.cuda import Memory, load_cuda
 from irforge.runtime.backends.device import Gpu, gpus
-from irforge.runtime.sidecar import LOADERS, Sidecar, Source, sidecar_path, this_platform
+from irforge.runtime.parts import open_part
+from irforge.runtime.sidecar import (
+    LOADERS,
+    EngineRecord,
+    Sidecar,
+    Source,
+    read_sidecar,
+    sidecar_path,
+    this_platform,
+)
 from irforge.session import Session
 
 ConvModel = Callable[..., Path]
@@ -220,6 +229,23 @@ def test_a_changed_engine_is_refused_before_it_is_deserialised(plan: Path, host:
         open_session(plan)
     assert host.loaded == 0
     open_session(plan, trust_engine=True).close()
+    assert host.loaded == 1
+
+
+def test_a_part_opens_by_what_was_built_and_by_nothing_else(plan: Path, host: Any) -> None:
+    sidecar = read_sidecar(plan)
+    built = EngineRecord(**{name: getattr(sidecar, name) for name in EngineRecord.model_fields})
+    sidecar_path(plan).unlink()
+    with open_part(plan, built) as session:
+        assert isinstance(session, Session) and session.contract is None
+        assert session.inputs["frames"].shape == ("frames.0", 1, "frames.2", "frames.3")
+        for feed in (frames(), frames(4, 96, 96)):
+            np.testing.assert_array_equal(session.run({"frames": feed})["mask"], feed * np.float32(2))
+    plan.write_bytes(b"nalp")
+    with pytest.raises(ArtifactError, match="changed since it was built here"):
+        open_part(plan, built)
+    with pytest.raises(ArtifactError, match="missing"):
+        open_session(plan)
     assert host.loaded == 1
 
 
