@@ -14,6 +14,7 @@ from irforge.errors import run_app
 
 # verb: (module, function, what it does in one line of the overview)
 VERBS = {
+    "data": ("irforge.data", "data", "List, describe and check datasets."),
     "fit": ("irforge.train.fit", "fit", "Train a detector by a recipe."),
     "evaluate": ("irforge.train.evaluate", "evaluate", "Measure trained weights on a dataset."),
     "export": ("irforge.export.to_onnx", "export", "Turn trained weights into an ONNX deployable."),

@@ -8,14 +8,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from irforge.datasets import coco, folder, masks, sirst
-from irforge.datasets.base import BoxTruth, Dataset, Sample
-from irforge.datasets.layout import ALL, Reader, normalised
+from irforge.datasets import coco, folder, masks, sirst, yolo
+from irforge.datasets.base import BoxTruth, Dataset, Finding, Sample
+from irforge.datasets.layout import Reader, normalised
 from irforge.errors import InputError, UsageError
 
-__all__ = ["BoxTruth", "Dataset", "Sample", "dataset_splits", "open_dataset"]
+__all__ = ["BoxTruth", "Dataset", "Finding", "Sample", "dataset_splits", "named_datasets", "open_dataset"]
 
-READERS: tuple[Reader, ...] = (sirst, masks, coco, folder)
+READERS: tuple[Reader, ...] = (sirst, masks, coco, yolo, folder)
 
 DATA_ROOT = "IRFORGE_DATA"
 
@@ -41,22 +41,42 @@ def open_dataset(
 
     Raises:
         UsageError: no such dataset or split; the message lists those there are.
-        InputError: a folder is missing or empty, or a listed file is missing.
+        InputError: a folder is missing or empty, a listed file is missing or listed twice, or an annotation cannot
+            be used. What would spoil training or metrics in silence is refused here; what can be mended is mended, and
+            is among the dataset's findings.
     """
     root, wanted = _resolve(os.fspath(name_or_path), data_root)
     if root.suffix.lower() == ".json" and root.is_file():
         if wanted:
             raise UsageError(f"'{root}' is one annotation file and has no split '{wanted}'", "Leave the split out")
-        samples, classes = coco.read_file(root, root.parent)
-        return Dataset(root.stem, ALL, root.parent, _licence(root), samples, classes)
-    reading = _reader(root).read(root, wanted or split)
-    return Dataset(root.name, reading.split, root, _licence(root), reading.samples, reading.classes)
+        reading = coco.read_file(root, root.parent)
+        name, folder_of_frames = root.stem, root.parent
+    else:
+        reading = _reader(root).read(root, wanted or split)
+        name, folder_of_frames = root.name, root
+    return Dataset(
+        name, reading.split, folder_of_frames, _licence(root), reading.samples, reading.classes, reading.findings
+    )
 
 
 def dataset_splits(name_or_path: str | os.PathLike[str], data_root: str | os.PathLike[str] | None = None) -> list[str]:
     """The names of the splits of a dataset; empty where there are no lists."""
     root, _ = _resolve(os.fspath(name_or_path), data_root)
     return _reader(root).splits(root)
+
+
+def named_datasets(data_root: str | os.PathLike[str] | None = None) -> list[Path]:
+    """The folders under `data_root`, or IRFORGE_DATA, by name.
+
+    Raises:
+        UsageError: no such place is known, or it is no folder.
+    """
+    base = data_root or os.environ.get(DATA_ROOT)
+    if base is None:
+        raise UsageError("no place for named datasets is known", f"Give --data-root, set {DATA_ROOT}, or name a path")
+    if not Path(base).is_dir():
+        raise UsageError(f"the data root '{base}' is not a folder", f"Mend --data-root or {DATA_ROOT}")
+    return sorted(path for path in Path(base).iterdir() if path.is_dir())
 
 
 def _licence(root: Path) -> str:
@@ -79,17 +99,15 @@ def _resolve(text: str, data_root: str | os.PathLike[str] | None) -> tuple[Path,
     wanted = split if separator else None
     if separator and Path(head).exists():
         return Path(head).resolve(), wanted
-    base = data_root or os.environ.get(DATA_ROOT)
     if any(mark in name for mark in ("/", os.sep)) or name in ("", ".", ".."):
         raise InputError(f"'{name}' does not exist", "Check the path")
+    base = data_root or os.environ.get(DATA_ROOT)
     if base is None:
         raise UsageError(
             f"there is no folder '{name}' here, and no place for named datasets is known",
             f"Give --data-root, set {DATA_ROOT}, or name a path",
         )
-    if not Path(base).is_dir():
-        raise UsageError(f"the data root '{base}' is not a folder", f"Mend --data-root or {DATA_ROOT}")
-    folders = sorted(p for p in Path(base).iterdir() if p.is_dir())
+    folders = named_datasets(base)
     for candidate in folders:
         if normalised(candidate.name) == normalised(name):
             return candidate.resolve(), wanted

@@ -9,9 +9,23 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from irforge.components import components
 from irforge.contract import DataNote
 from irforge.errors import InputError
-from irforge.frames import Frame, frame_size, read_frame, read_mask
+from irforge.frames import Frame, frame_size, read_frame, read_mask, to_gray
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something about a dataset that its user should know: mended or harmless, or else a fault.
+
+    kind: a few words that are the same for all of its kind. where: the frame or file. text: what was found.
+    """
+
+    kind: str
+    where: str
+    text: str
+    fault: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +43,9 @@ class BoxTruth:
 class Sample:
     """One frame and its truth; nothing is read before it is asked for.
 
-    `background` marks a frame known to hold no target: it has an empty mask without a mask file.
+    `background` marks a frame known to hold no target: it has an empty mask without a mask file. Where there is a mask
+    it is the truth, and boxes come from it; `box_file` and `centroid_file` are what the dataset's authors wrote about
+    the same targets, for `irforge data` to hold against the mask.
     """
 
     id: str
@@ -37,6 +53,8 @@ class Sample:
     mask_path: Path | None = None
     box_truth: BoxTruth | None = None
     background: bool = False
+    box_file: Path | None = None
+    centroid_file: Path | None = None
 
     def frame(self) -> Frame:
         """The raw frame as `read_frame` gives it: H x W or H x W x 3, uint8 or uint16."""
@@ -61,7 +79,11 @@ class Sample:
         return mask
 
     def boxes(self) -> BoxTruth | None:
-        """The true boxes, from the annotation or else one for each 8-connected component of the mask."""
+        """The true boxes: one for each 8-connected component of the mask in raster order, or those of the annotation.
+
+        Raises:
+            InputError: as `mask`.
+        """
         if self.box_truth is not None:
             return self.box_truth
         mask = self.mask()
@@ -72,10 +94,33 @@ class Sample:
         found = mask_targets(mask.astype(np.float32), 0.5, 8)
         return BoxTruth(found.boxes, found.classes)
 
+    def centroids(self) -> npt.NDArray[np.float32] | None:
+        """The targets' centroids weighted by level, (x, y) as edge coordinates: float32 [n, 2] in the order of
+        `boxes`; None where the dataset has no masks.
+
+        The weight of a pixel is its gray level (the mean of channels); a target of level 0 has its plain centre.
+        SIRST-V2 publishes the same points counted from 1, so that they are its figures less a half.
+
+        Raises:
+            InputError: mask or frame cannot be used.
+        """
+        mask = self.mask()
+        if mask is None:
+            return None
+        found = components(mask)
+        weights = to_gray(self.frame(), where=f"'{self.frame_path}'")[found.rows, found.columns].astype(np.float64)
+        totals = np.bincount(found.owners, weights, len(found))
+        sums = [np.bincount(found.owners, weights * at, len(found)) for at in (found.columns, found.rows)]
+        weighted = np.stack(sums, axis=1) / np.maximum(totals, 1)[:, None]
+        return (np.where(totals[:, None] > 0, weighted, found.centres) + 0.5).astype(np.float32)
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A split of a dataset: `len`, iteration and indexing give samples."""
+    """A split of a dataset: `len`, iteration and indexing give samples.
+
+    `findings` are what the reader mended or passed over while it opened the dataset.
+    """
 
     name: str
     split: str
@@ -83,6 +128,7 @@ class Dataset:
     licence: str
     samples: tuple[Sample, ...] = field(repr=False)
     classes: tuple[str, ...] = ("target",)
+    findings: tuple[Finding, ...] = field(default=(), repr=False)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -101,6 +147,11 @@ class Dataset:
     def has_boxes(self) -> bool:
         """True boxes are known, be it through masks."""
         return self.has_masks or all(sample.box_truth is not None for sample in self.samples)
+
+    @property
+    def truth(self) -> str:
+        """What is known of the targets: "masks" (and so boxes), "boxes" or "none"."""
+        return "masks" if self.has_masks else "boxes" if self.has_boxes else "none"
 
     def subset(self, indices: Iterable[int], split: str | None = None) -> Dataset:
         """The samples at `indices`, in that order; `split` names the part, for reports."""

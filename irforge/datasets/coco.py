@@ -1,4 +1,4 @@
-"""Boxes in COCO's JSON: annotations/*.json beside the frames that they name."""
+"""Boxes in COCO's JSON: annotations/*.json beside the frames that they name. Ids may be numbers or text."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from irforge.datasets.base import BoxTruth, Sample
+from irforge.datasets.base import Finding, Sample
+from irforge.datasets.boxes import BoxRow, frame_boxes
 from irforge.datasets.layout import ALL, Reading, choose_split, normalised
 from irforge.errors import InputError, UsageError
+from irforge.frames import frame_size
 
 
 def matches(root: Path) -> bool:
@@ -27,60 +27,86 @@ def read(root: Path, split: str | None) -> Reading:
     if split is None and len(files) > 1:
         raise UsageError(f"'{root.name}' needs a split", f"Splits there: {', '.join(files)}")
     if split is None:
-        return Reading(ALL, *read_file(next(iter(files.values())), root))
+        return read_file(next(iter(files.values())), root)
     starting = [name for name in files if normalised(name).startswith(normalised(split) + "_")]
     exact = any(normalised(name) == normalised(split) for name in files)
     name = starting[0] if len(starting) == 1 and not exact else choose_split(split, files, root)
-    return Reading(name, *read_file(files[name], root))
+    return read_file(files[name], root, name)
 
 
-def read_file(path: Path, root: Path) -> tuple[tuple[Sample, ...], tuple[str, ...]]:
-    """The samples and class names of one COCO file; classes are numbered from 0 by ascending category id.
+def read_file(path: Path, root: Path, split: str = ALL) -> Reading:
+    """The samples of one COCO file; classes are numbered from 0 by ascending category id.
 
     Boxes [x, y, w, h] become half-open xyxy; crowds (`iscrowd`) are left out.
 
     Raises:
-        InputError: not COCO, an unknown category or image id, or a frame that is not there.
+        InputError: not COCO; a frame listed twice, missing, or of another size than the file says; an annotation of an
+            unknown category or image; a box without area or outside its frame.
     """
     try:
         content = json.loads(path.read_bytes())
-        categories = {int(c["id"]): str(c["name"]) for c in content["categories"]}
-        images = [(int(i["id"]), str(i["file_name"])) for i in content["images"]]
-        truth = _truth_by_image(content["annotations"], categories)
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+        names = {int(category["id"]): str(category["name"]) for category in content["categories"]}
+        images = {str(image["id"]): _stated(image) for image in content["images"]}
+        if len(images) < len(content["images"]) or len(names) < len(content["categories"]):
+            raise ValueError("an id is given twice")
+        if not images:
+            raise InputError(f"'{path}' lists no images", "Check the path and the file")
+        numbers = {category: number for number, category in enumerate(sorted(names))}
+        rows = _rows_by_image(content["annotations"], numbers, images, path)
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise InputError(f"'{path}' is no COCO annotation file ({error!r})", "Check the path and the file") from None
-    if not images:
-        raise InputError(f"'{path}' lists no images", "Check the path and the file")
-    places = (root, root / "images", path.parent, path.parent.parent, root / path.stem.removeprefix("instances_"))
-    samples = []
-    for identity, file_name in images:
+    stem = path.stem.removeprefix("instances_")
+    places = (root, root / "images", path.parent, path.parent.parent, root / stem, root / "images" / stem)
+    samples: list[Sample] = []
+    findings: list[Finding] = []
+    seen: set[Path] = set()
+    for identity, (file_name, stated) in images.items():
         frame = next((place / file_name for place in places if (place / file_name).is_file()), None)
         if frame is None:
             raise InputError(
                 f"frame '{file_name}', which '{path}' lists, is missing under '{root}'", "Add it, or mend the list"
             )
-        rows = truth.get(identity, [])
-        boxes = BoxTruth(
-            np.array([box for _, box in rows], np.float32).reshape(-1, 4),
-            np.array([number for number, _ in rows], np.int64),
-        )
-        samples.append(Sample(Path(file_name).with_suffix("").as_posix(), frame, box_truth=boxes))
-    return tuple(samples), tuple(categories[key] for key in sorted(categories))
+        if frame in seen:
+            raise InputError(f"'{path}' lists the frame '{file_name}' twice", "Bring its boxes under one image id")
+        seen.add(frame)
+        size = frame_size(frame)
+        if stated is not None and stated != size:
+            raise InputError(
+                f"'{path}' says that '{file_name}' is {stated[1]}x{stated[0]}, and it is {size[1]}x{size[0]}",
+                "Boxes fit frames of one size: use the frames that they were made for, or mend the file",
+            )
+        name = Path(file_name).with_suffix("").as_posix()
+        truth, cut = frame_boxes(rows[identity], size, name)
+        findings += cut
+        samples.append(Sample(name, frame, box_truth=truth))
+    return Reading(split, tuple(samples), tuple(names[key] for key in sorted(names)), tuple(findings))
 
 
-def _truth_by_image(
-    annotations: list[dict[str, Any]], categories: dict[int, str]
-) -> dict[int, list[tuple[int, list[float]]]]:
-    numbers = {category: number for number, category in enumerate(sorted(categories))}
-    truth: dict[int, list[tuple[int, list[float]]]] = defaultdict(list)
-    for annotation in annotations:
+def _stated(image: dict[str, Any]) -> tuple[str, tuple[int, int] | None]:
+    """(file name, (height, width) where the file says it)."""
+    height, width = image.get("height"), image.get("width")
+    return str(image["file_name"]), None if height is None or width is None else (int(height), int(width))
+
+
+def _rows_by_image(
+    annotations: list[dict[str, Any]], numbers: dict[int, int], images: dict[str, Any], path: Path
+) -> dict[str, list[BoxRow]]:
+    rows: dict[str, list[BoxRow]] = defaultdict(list)
+    for index, annotation in enumerate(annotations):
         if annotation.get("iscrowd"):
             continue
-        x, y, width, height = (float(v) for v in annotation["bbox"])
-        truth[int(annotation["image_id"])].append(
-            (numbers[int(annotation["category_id"])], [x, y, x + width, y + height])
-        )
-    return truth
+        where = f"annotation {annotation.get('id', f'number {index + 1}')} in '{path}'"
+        image, category = str(annotation["image_id"]), int(annotation["category_id"])
+        if image not in images:
+            raise InputError(
+                f"{where} belongs to the image {image}, which is not listed", "Add the image, or take its boxes out"
+            )
+        if category not in numbers:
+            known = ", ".join(map(str, numbers)) or "none"
+            raise InputError(f"{where} is of the category {category}, which is not listed", f"Listed are: {known}")
+        x, y, width, height = (float(value) for value in annotation["bbox"])
+        rows[image].append(BoxRow((x, y, x + width, y + height), numbers[category], where))
+    return rows
 
 
 def _files(root: Path) -> dict[str, Path]:

@@ -1,12 +1,13 @@
-"""What the readers share: files by stem, and lists of stems."""
+"""What the readers share: files by stem, lists of stems, and annotations that belong to no frame."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from irforge.datasets.base import Sample
+from irforge.datasets.base import Finding, Sample
 from irforge.errors import InputError, UsageError
 from irforge.frames import FRAME_SUFFIXES
 
@@ -15,11 +16,13 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class Reading:
-    """What a reader found: the samples of a split under the split's full name, and the classes of their boxes."""
+    """What a reader found: the samples of a split under the split's full name, the classes of their boxes, and what
+    was mended or passed over."""
 
     split: str
     samples: tuple[Sample, ...]
     classes: tuple[str, ...] = ("target",)
+    findings: tuple[Finding, ...] = ()
 
 
 class Reader(Protocol):
@@ -41,7 +44,7 @@ def files_by_stem(folder: Path) -> dict[str, Path]:
     """The image files of a folder by stem, in natural order.
 
     Raises:
-        InputError: the folder is missing or holds no image.
+        InputError: the folder is missing, holds no image, or holds two of one name.
     """
     if not folder.is_dir():
         raise InputError(f"folder '{folder}' does not exist", "Check the path, or the layout of the dataset")
@@ -50,7 +53,25 @@ def files_by_stem(folder: Path) -> dict[str, Path]:
         raise InputError(
             f"folder '{folder}' holds no frames", f"Frames end in {', '.join(sorted(FRAME_SUFFIXES))}; check the path"
         )
-    return {path.stem: path for path in found}
+    by_stem: dict[str, Path] = {}
+    for path in found:
+        if path.stem in by_stem:
+            raise InputError(
+                f"folder '{folder}' holds two frames of one name, '{by_stem[path.stem].name}' and '{path.name}'",
+                "Keep one of them there",
+            )
+        by_stem[path.stem] = path
+    return by_stem
+
+
+def strays(folder: Path, stems: Iterable[str], frames: Iterable[str], endings: Sequence[str] = ("",)) -> list[Finding]:
+    """A finding for each annotation in `folder`, by its stem, that belongs to no frame."""
+    owned = {frame + ending for frame in frames for ending in endings}
+    return [
+        Finding("annotation without a frame", f"{folder.name}/{stem}", "belongs to no frame there is", fault=True)
+        for stem in stems
+        if stem not in owned
+    ]
 
 
 def natural_key(path: Path) -> tuple[tuple[bool, int, str], ...]:
@@ -72,15 +93,38 @@ def natural_key(path: Path) -> tuple[tuple[bool, int, str], ...]:
 
 
 def read_list(path: Path) -> list[str]:
-    """The stems in a split list: one a line, blank lines and image suffixes ignored."""
+    """The stems in a split list: one a line, blank lines and image suffixes ignored.
+
+    Raises:
+        InputError: as `read_lines`.
+    """
+    return read_lines(path, _stem)
+
+
+def read_lines(path: Path, name: Callable[[str], str] = str) -> list[str]:
+    """The `name` of every line of a list that is not blank.
+
+    Raises:
+        InputError: no text, an empty list, or one that has a name twice.
+    """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise InputError(f"list '{path}' is not UTF-8 text", "Save it as UTF-8, one frame name a line") from None
-    listed = [_stem(line.strip()) for line in lines if line.strip()]
-    if not listed:
+    first: dict[str, int] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        listed = name(line.strip())
+        if listed in first:
+            raise InputError(
+                f"list '{path}' names '{listed}' twice, in lines {first[listed]} and {number}",
+                "A frame counts once: take one of the lines out",
+            )
+        first[listed] = number
+    if not first:
         raise InputError(f"list '{path}' is empty", "One frame name a line is expected")
-    return listed
+    return list(first)
 
 
 def _stem(name: str) -> str:
@@ -89,7 +133,7 @@ def _stem(name: str) -> str:
     return path.stem if path.suffix.lower() in FRAME_SUFFIXES else path.name
 
 
-def choose_split(wanted: str, lists: dict[str, Path], root: Path) -> str:
+def choose_split(wanted: str, lists: Mapping[str, object], root: Path) -> str:
     """The key of `lists` that `wanted` names: the whole name, or its end where only one list ends so.
 
     `train` finds `trainval` where a dataset ships no list called `train`.

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from irforge.datasets.base import Sample
-from irforge.datasets.layout import ALL, Reading, choose_split, files_by_stem, normalised, pick, read_list
+from irforge.datasets.base import Finding, Sample
+from irforge.datasets.layout import ALL, Reading, choose_split, files_by_stem, normalised, pick, read_list, strays
 
 _FOLDERS = (("images", "masks"), ("IRSTD1k_Img", "IRSTD1k_Label"), ("image", "mask"))
 _PLAIN_LIST_FOLDERS = ("splits", "img_idx", "lists")
@@ -30,8 +30,10 @@ def read(root: Path, split: str | None) -> Reading:
     assert folders is not None
     images, masks = folders
     frames, truths = files_by_stem(images), files_by_stem(masks)
+    findings: list[Finding] = []
     if split is None:
         name, listed_in, stems = ALL, None, list(frames)
+        findings = strays(masks, truths, frames, _MASK_SUFFIXES)
     else:
         lists = _lists(root)
         name = choose_split(split, lists, root)
@@ -42,7 +44,7 @@ def read(root: Path, split: str | None) -> Reading:
         frame = pick(stem, frames, images, listed_in)
         mask = next((truths[stem + end] for end in _MASK_SUFFIXES if stem + end in truths), None)
         samples.append(Sample(stem, frame, pick(stem, truths, masks, listed_in) if mask is None else mask))
-    return Reading(name, tuple(samples))
+    return Reading(name, tuple(samples), findings=tuple(findings))
 
 
 def _folders(root: Path) -> tuple[Path, Path] | None:
