@@ -445,6 +445,18 @@ def test_levels_and_channels_are_kept_as_stored(tmp_path: Path) -> None:
         assert frame_size(tmp_path / name) == (40, 50)
 
 
+@pytest.mark.parametrize("progressive", [0, 1])
+def test_the_size_of_a_jpeg_is_read_from_its_header(tmp_path: Path, progressive: int) -> None:
+    path = tmp_path / "a.jpg"
+    cv2.imwrite(str(path), np.full((40, 50), 90, np.uint8), [cv2.IMWRITE_JPEG_PROGRESSIVE, progressive])
+    content = path.read_bytes()
+    # A thumbnail's header inside another segment must not be taken for the picture's.
+    small = cv2.imencode(".jpg", np.zeros((8, 8), np.uint8))[1].tobytes()
+    thumbnail = b"\xff\xe1" + (2 + len(small)).to_bytes(2, "big") + small
+    (tmp_path / "b.jpg").write_bytes(content[:2] + thumbnail + content[2 : len(content) // 2])
+    assert frame_size(path) == frame_size(tmp_path / "b.jpg") == (40, 50)
+
+
 def test_rgb_stored_gray_frames_are_the_gray_frame(tmp_path: Path) -> None:
     gray = noise(64, 64)
     picture = Image.fromarray(gray)

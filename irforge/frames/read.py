@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import cv2
 import numpy as np
@@ -62,7 +62,7 @@ def read_pages(path: str | os.PathLike[str]) -> list[Frame]:
 
 
 def frame_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """(height, width) of a frame; a PNG is not decoded for it.
+    """(height, width) of a frame; a PNG or JPEG is not decoded for it.
 
     Raises:
         InputError: as `read_frame`.
@@ -70,11 +70,12 @@ def frame_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     try:
         with open(path, "rb") as handle:
             head = handle.read(24)
+            size = _jpeg_size(handle) if head.startswith(b"\xff\xd8") else None
     except OSError as error:
         raise InputError(f"cannot read '{os.fspath(path)}': {error.strerror}", "Check the path") from None
     if head.startswith(_PNG) and len(head) == 24:
         return int.from_bytes(head[20:24], "big"), int.from_bytes(head[16:20], "big")
-    height, width = read_frame(path).shape[:2]
+    height, width = size or read_frame(path).shape[:2]
     return height, width
 
 
@@ -161,6 +162,19 @@ def _jpeg_fault(content: bytes) -> str:
             return "" if content.find(b"\xff\xd9", at) >= 0 else "a truncated JPEG"
         at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")
     return "a truncated JPEG"
+
+
+def _jpeg_size(handle: BinaryIO) -> tuple[int, int] | None:
+    """(height, width) from the frame header, the first of the SOF segments; None where there is none in sight."""
+    at = 2
+    while True:
+        handle.seek(at)
+        head = handle.read(9)
+        if len(head) < 9 or head[0] != 0xFF:
+            return None
+        if head[1] in range(0xC0, 0xD0) and head[1] not in (0xC4, 0xC8, 0xCC):
+            return int.from_bytes(head[5:7], "big"), int.from_bytes(head[7:9], "big")
+        at += 1 if head[1] == 0xFF else 2 + int.from_bytes(head[2:4], "big")
 
 
 def _checked(image: Any, path: str | os.PathLike[str]) -> Frame:
