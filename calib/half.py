@@ -38,8 +38,12 @@ def half_model(model_path: Path, output: Path, *, ranges_path: Path | None = Non
     if ranges and ranges_path:
         check_fresh(ranges, ranges_path, model, contract)
     fingerprint = model_fingerprint(model)
-    raw_counts = contract.input.door == "float32"
-    islands = fp32_islands(model, ranges.tensors if ranges else None, raw_counts=raw_counts)
+    islands = fp32_islands(
+        model,
+        ranges.tensors if ranges else None,
+        raw_counts=contract.input.door == "float32",
+        decodes=contract.output.kind == "boxes",
+    )
     order = [node.output[0] for node in Graph(model).nodes]
     count = cast_to_half(model, islands)
     contract = contract.with_step(

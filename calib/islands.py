@@ -51,7 +51,11 @@ class Island:
 
 
 def fp32_islands(
-    model: onnx.ModelProto, tensors: Mapping[str, TensorRange] | None = None, *, raw_counts: bool = False
+    model: onnx.ModelProto,
+    tensors: Mapping[str, TensorRange] | None = None,
+    *,
+    raw_counts: bool = False,
+    decodes: bool = False,
 ) -> dict[str, Island]:
     """The nodes to keep in FP32, by first output.
 
@@ -59,14 +63,16 @@ def fp32_islands(
         model: an FP32 graph whose types can be inferred.
         tensors: measured ranges; without them only the static rules apply.
         raw_counts: the frames come in as counts of more than 8 bits (the contract's float32 door).
+        decodes: the outputs are boxes: what follows the last convolutions computes in pixels and orders scores.
 
     Returns:
-        For each node the first rule that holds, in this order: no FP16 form, raw counts at the door, a large sum or a
-        normaliser, the value that leaves the graph, and with ranges: close to FP16's limit, or small and mostly below
-        its normals.
+        For each node the first rule that holds, in this order: no FP16 form, raw counts at the door, the decoder, a
+        large sum or a normaliser, the value that leaves the graph, and with ranges: close to FP16's limit, or small and
+        mostly below its normals.
     """
     graph = Graph(model)
     behind_door = _behind_float_door(graph) if raw_counts else set()
+    decoder = _decoder(graph) if decodes else set()
     bodies = {(function.domain, function.name): function for function in model.functions}
     islands = {}
     for node in graph.nodes:
@@ -75,6 +81,7 @@ def fp32_islands(
         reason = (
             _without_half_form(node, graph, bodies)
             or ("raw counts need more than FP16's 11 bits" if node.output[0] in behind_door else "")
+            or ("decodes: pixels need more than FP16's 11 bits" if node.output[0] in decoder else "")
             or _sums_much(node, graph, tensors)
             or _leaves(node, graph)
             or (_measured(node, tensors) if tensors else "")
@@ -132,6 +139,39 @@ def _behind_float_door(graph: Graph) -> set[str]:
             reached.update(node.output)
             found.add(node.output[0])
     return found
+
+
+def last_products(graph: Graph) -> set[str]:
+    """First outputs of the convolutions and products with constant weights that no other one follows."""
+    return {name for name, followed in _products_followed(graph).items() if not followed}
+
+
+def _decoder(graph: Graph) -> set[str]:
+    """First outputs of all nodes behind the last convolutions and products with constant weights."""
+    leading = _leading_to_products(graph)
+    products = _products_followed(graph)
+    return {
+        node.output[0] for node in graph.nodes if node.output[0] not in products and leading.isdisjoint(node.output)
+    }
+
+
+def _products_followed(graph: Graph) -> dict[str, bool]:
+    """For each convolution or product with constant weights, by first output, whether another one follows it."""
+    leading = _leading_to_products(graph)
+    return {node.output[0]: node.output[0] in leading for node in graph.nodes if _has_weights(node, graph)}
+
+
+def _leading_to_products(graph: Graph) -> set[str]:
+    """All tensors from which some path leads to a convolution or product with constant weights."""
+    leading: set[str] = set()
+    for node in reversed(graph.nodes):
+        if _has_weights(node, graph) or not leading.isdisjoint(node.output):
+            leading.update(node.input)
+    return leading
+
+
+def _has_weights(node: NodeProto, graph: Graph) -> bool:
+    return is_op(node, *_PRODUCTS) and any(graph.array(name) is not None for name in node.input[:2])
 
 
 def _sums_much(node: NodeProto, graph: Graph, tensors: Mapping[str, TensorRange] | None) -> str:

@@ -56,7 +56,7 @@ def quantize_model(
     from irforge.calib.cpu import insert_unsigned_qdq
     from irforge.calib.floats import raise_opset, require_float_model
     from irforge.calib.histogram import check_method
-    from irforge.calib.islands import fp32_islands
+    from irforge.calib.islands import fp32_islands, last_products
     from irforge.calib.placement import CPU, TENSORRT, place
     from irforge.calib.qdq import insert_qdq
     from irforge.calib.ranges import check_fresh, load_ranges
@@ -82,12 +82,16 @@ def quantize_model(
 
     graph = Graph(model)
     graph.tidy()
-    raw_counts = contract.input.door == "float32"
-    islands = fp32_islands(model, ranges.tensors, raw_counts=raw_counts) if for_tensorrt else {}
+    decodes = contract.output.kind == "boxes"
+    islands = {}
+    if for_tensorrt:
+        raw_counts = contract.input.door == "float32"
+        islands = fp32_islands(model, ranges.tensors, raw_counts=raw_counts, decodes=decodes)
     sizes = {contract.input.name: (1, contract.input.channels, *contract.input.size)}
     rules = TENSORRT if for_tensorrt else CPU
     costs = load_costs(costs_path, ranges, method) if costs_path else None
-    apart = dict.fromkeys(islands, "an FP32 island")
+    apart = dict.fromkeys(last_products(graph) if decodes else (), "decoded to boxes: 256 steps are too few")
+    apart |= dict.fromkeys(islands, "an FP32 island")
     apart |= dict.fromkeys(costliest(costs.places, int8_share) if costs else (), "INT8 costs too much accuracy there")
     placement = place(graph, ranges.tensors, method, rules, keep=keep, apart=apart, sizes=sizes)
     unmatched = set(keep) - {pattern for kept in placement.kept for pattern in keep if f"'{pattern}'" in kept.reason}

@@ -121,7 +121,7 @@ class PlainNetwork(nn.Module):
         self.mean: Tensor
         self.std: Tensor
         for buffer in ("mean", "std"):
-            value = getattr(deployable, buffer).detach()
+            value = getattr(deployable.normalise, buffer).detach()
             self.register_buffer(buffer, value.expand(1, 3, 1, 1).clone(), persistent=False)
 
     def forward(self, frames: Tensor) -> Tensor:

@@ -6,21 +6,17 @@ import os
 from pathlib import Path
 from typing import Any
 
-from irforge.contract import Contract, DataNote, Metric
+from irforge.contract import Contract, DataNote, InputSpec, Metric, OutputSpec
 from irforge.train.detectors.registry import find_detector
 
 
 def model_card(contract: Contract, path: str | os.PathLike[str], note: str = "") -> str:
     """Markdown: what it is, how it was trained, on which data under which licence, and what was measured."""
     provenance = contract.provenance
-    height, width = contract.input.size
     lines = [
         f"# {find_detector(provenance.detector).title}: {Path(path).name}",
         "",
-        f"Takes gray frames of {contract.input.bit_depth} bits, resized to {width}x{height}"
-        f" ({contract.input.fit.kind}, {contract.input.resize}); returns a probability for each pixel."
-        f" Targets are the {contract.output.connectivity}-connected components of"
-        f" p > {contract.output.score_threshold:g}.",
+        f"Takes gray frames of {contract.input.bit_depth} bits, {_fitted(contract.input)}; {_returns(contract.output)}",
         "",
         f"- Recipe: `{provenance.recipe}` (sha256 `{provenance.recipe_sha256[:16]}`), seed {provenance.seed},"
         f" {provenance.epochs} epochs (an epoch is as long as the recipe's stage says).",
@@ -35,13 +31,41 @@ def model_card(contract: Contract, path: str | os.PathLike[str], note: str = "")
     lines += [_data_row("validation (choice of epoch)", part) for part in provenance.validated_on]
     lines += ["", "No frame of a test list was trained on or used for a choice.", "", "## Measured", ""]
     lines += [*_table(provenance.metrics), ""]
-    lines += [
-        "IoU is pooled over pixels; nIoU is the mean over frames; Pd counts targets whose centre is found within 3 px;",
-        "Fa is the share of pixels in unmatched detections. `squash` resizes frame and mask to the input size and",
-        "scores there (MSHNet's protocol); `native` pads the frame at its own size and scores it so (BasicIRSTD's).",
-        "",
-    ]
+    lines += [*_EXPLAINED[contract.output.kind], *_PROTOCOLS, ""]
     return "\n".join(lines)
+
+
+_EXPLAINED = {
+    "mask": (
+        "IoU is pooled over pixels; nIoU is the mean over frames; Pd counts targets whose centre is found within 3 px;",
+        "Fa is the share of pixels in unmatched detections.",
+    ),
+    "boxes": (
+        "AP is COCO's (IoU 0.50 to 0.95), over all scores. F1, Pd and false boxes are counted at the score threshold;",
+        "Pd, false boxes and centre errors by the rule that a detection is right if the centres of the two boxes are",
+        "less than 3 px apart. mNoCoAP reads the contrast map between pixel centres, `legacy` as the published code does.",
+    ),
+}
+_PROTOCOLS = (
+    "`squash` scores frames as the contract fits them to the input size (MSHNet's protocol, for masks at that size);",
+    "`native` pads the frame at its own size and scores it so (BasicIRSTD's).",
+)
+
+
+def _fitted(spec: InputSpec) -> str:
+    height, width = spec.size
+    if spec.fit.kind == "pad-to-multiple":
+        return f"at their own size, padded (to {width}x{height} unless exported at another size)"
+    return f"resized to {width}x{height} ({spec.fit.kind}, {spec.resize})"
+
+
+def _returns(output: OutputSpec) -> str:
+    if output.kind == "boxes":
+        return f"returns boxes in frame pixels. Detections are those of score > {output.score_threshold:.4g}."
+    return (
+        f"returns a probability for each pixel. Targets are the {output.connectivity}-connected components of"
+        f" p > {output.score_threshold:g}."
+    )
 
 
 def _ancestor(step: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""`python train/evaluate.py CHECKPOINT --data NAME:SPLIT`: IoU, nIoU, Pd and Fa of a trained detector."""
+"""`python train/evaluate.py CHECKPOINT --data NAME:SPLIT`: the accuracy of a trained detector."""
 
 from __future__ import annotations
 
@@ -20,26 +20,31 @@ def evaluate(
     json: Annotated[Path | None, typer.Option(help="Write the figures here too.")] = None,
     data_root: Annotated[Path | None, typer.Option(help="Where named datasets lie; else IRFORGE_DATA.")] = None,
 ) -> None:
-    """Measure a mask detector on frames with masks, and print a table."""
+    """Measure a detector on frames with truth, and print a table.
+
+    Masks: IoU, nIoU, Pd, Fa. Boxes: COCO AP, F1 at IoU 0.5 and 0.3 and at 3 pixels between centres, mNoCoAP.
+    """
     from irforge import files
     from irforge.datasets import open_dataset
     from irforge.train.checkpoint import load_deployable
-    from irforge.train.evaluation import PROTOCOLS, evaluate_masks, table_row
+    from irforge.train.evaluation import PROTOCOLS, table_line
+    from irforge.train.evaluation import evaluate as measure
 
     if protocol not in (*PROTOCOLS, "both"):
         raise UsageError(f"there is no protocol '{protocol}'", f"Protocols: {', '.join(PROTOCOLS)}, both")
     deployable, contract = load_deployable(checkpoint, trust=trust)
-    if threshold is None:
-        threshold = contract.output.score_threshold
-    rows = []
-    typer.echo(f"{'data':30} {'n':>5} {'protocol':12} {'IoU':>7} {'nIoU':>7} {'Pd':>7} {'Fa e-6':>8}")
+    level = contract.output.score_threshold if threshold is None else threshold
+    rows: list[dict[str, object]] = []
     for name in data:
         dataset = open_dataset(name, None if data_root is None else str(data_root))
+        label = f"{dataset.name}:{dataset.split}"
         for chosen in PROTOCOLS if protocol == "both" else (protocol,):
-            result = evaluate_masks(deployable, contract.input, dataset, chosen, threshold, legacy=legacy)
-            rows.append({"data": f"{dataset.name}:{dataset.split}", "protocol": chosen, "threshold": threshold})
-            rows[-1] |= {"legacy": legacy, **result.as_dict()}
-            typer.echo(table_row(rows[-1]))
+            found = measure(deployable, contract, dataset, chosen, level, legacy)
+            if not rows:
+                typer.echo(table_line("data", "n", "protocol", found.table))
+            typer.echo(table_line(label, str(found.frames), chosen, found.table.values()))
+            own = {"data": label, "protocol": chosen, "threshold": level, "legacy": legacy}
+            rows.append(own | found.full)
     if json is not None:
         files.write_json(json, {"checkpoint": str(checkpoint), "results": rows})
 

@@ -1,13 +1,15 @@
-"""Metrics of a torch deployable on a dataset with masks, by the two protocols that published tables use."""
+"""Metrics of a torch deployable on a dataset with truth, by the two protocols that published tables use."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from irforge.contract import InputSpec, PadToMultiple, Range
+from irforge.contract import Contract, InputSpec, PadToMultiple, Range
 from irforge.datasets import Dataset
 from irforge.errors import InputError, UsageError
 from irforge.frames import prepare, resize_mask
@@ -64,20 +66,59 @@ def evaluate_masks(
     return metrics.result()
 
 
-def figures(result: PixelResult) -> dict[str, float]:
-    """The figures that tables carry, by their field's names; those without a denominator are left out."""
-    named = {"IoU": result.iou, "nIoU": result.niou, "Pd": result.pd, "Fa": result.fa}
-    return {name: value for name, value in named.items() if value is not None}
+@dataclass(frozen=True)
+class Figures:
+    """What was measured on one set of frames: `table` for people, by column; `named` for contracts and cards, in their
+    own units; `full` for JSON."""
+
+    frames: int
+    table: dict[str, str]
+    named: dict[str, float]
+    full: dict[str, Any]
 
 
-def table_row(row: dict[str, Any]) -> str:
-    """One line of the table that `evaluate` prints; a figure that does not exist is a dash."""
+def evaluate(
+    deployable: Deployable,
+    contract: Contract,
+    dataset: Dataset,
+    protocol: str,
+    threshold: float | None = None,
+    legacy: bool = False,
+) -> Figures:
+    """Score every frame of a dataset by the metrics of what the detector gives, masks or boxes.
 
-    def figure(name: str, scale: float, digits: int, width: int) -> str:
-        value = row[name]
-        return f"{'-':>{width}}" if value is None else f"{value * scale:{width}.{digits}f}"
+    Args:
+        threshold: in place of the contract's.
+        legacy: count Pd and Fa of masks as the published code does. (mNoCoAP of boxes always comes in both forms.)
 
-    return (
-        f"{row['data']:30} {row['frames']:5d} {row['protocol']:12} {figure('iou', 1, 4, 7)} {figure('niou', 1, 4, 7)}"
-        f" {figure('pd', 1, 4, 7)} {figure('fa', 1e6, 2, 8)}"
-    )
+    Raises:
+        InputError: a frame has no truth of that kind.
+        UsageError: no such protocol.
+    """
+    level = contract.output.score_threshold if threshold is None else threshold
+    if contract.output.kind == "mask":
+        return mask_figures(evaluate_masks(deployable, contract.input, dataset, protocol, level, legacy))
+    from irforge.train.box_evaluation import evaluate_boxes
+
+    return evaluate_boxes(deployable, contract, dataset, protocol, level)
+
+
+def mask_figures(result: PixelResult) -> Figures:
+    found = {"IoU": result.iou, "nIoU": result.niou, "Pd": result.pd, "Fa": result.fa}
+    table = {name: figure_text(value) for name, value in found.items() if name != "Fa"}
+    table["Fa e-6"] = figure_text(None if result.fa is None else result.fa * 1e6, 2)
+    return Figures(result.frames, table, present(found), result.as_dict())
+
+
+def present(figures: dict[str, float | None]) -> dict[str, float]:
+    """Those that exist: a figure without a denominator is None."""
+    return {name: value for name, value in figures.items() if value is not None}
+
+
+def figure_text(value: float | None, digits: int = 4) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def table_line(data: str, frames: str, protocol: str, cells: Iterable[str]) -> str:
+    """One line of the table that `evaluate` prints, or its head."""
+    return f"{data:30} {frames:>5} {protocol:8}" + "".join(f" {cell:>8}" for cell in cells)

@@ -1,41 +1,50 @@
-"""The Lightning module and data module of mask detectors; they know no detector by name."""
+"""What the training of all detectors shares: learning rate, averaged weights, loaders; it knows no detector by name."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
-from irforge.train.data.frames import Planes
-from irforge.train.data.masks import CropDataset, WholeFrames
-from irforge.train.detectors.base import MaskDetector
-from irforge.train.recipe import Recipe
+from irforge.contract import InputSpec
+from irforge.train.detectors.base import Detector
+from irforge.train.recipe import Augment, Recipe, Stage
 
 
-class MaskModule(pl.LightningModule):
+class TrainingModule(pl.LightningModule):
     """Trains `network` and keeps the averaged copy `averaged` that is validated and published.
 
-    Frames arrive as levels and are normalised here, as the deployable does it. Losses run in float32 under autocast.
+    Frames arrive as levels and pass the deployable's own normalisation. Losses run in float32 under autocast.
+
+    Attributes:
+        titles: the validation metrics that go into the contract, logged as `NAME/SOURCE`, and what tables call them.
+        chosen_by: the metric, a mean over the sources, whose highest value marks the best epoch.
+        protocol: how validation scores, for the contract.
+        score_threshold: the contract's, as the last validation chose it.
     """
 
-    def __init__(self, recipe: Recipe, detector: MaskDetector, sources: list[str]) -> None:
+    titles: ClassVar[Mapping[str, str]]
+    chosen_by: ClassVar[str]
+    protocol: str
+    score_threshold = 0.5
+
+    def __init__(self, recipe: Recipe, detector: Detector, spec: InputSpec, sources: list[str]) -> None:
         super().__init__()
         self.recipe = recipe
-        self.detector = detector
         self.sources = sources
         self.network = detector.build(**recipe.network)
         if recipe.channels_last:
             self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.averaged = copy.deepcopy(self.network).requires_grad_(False) if recipe.ema else None
+        self.normalise = detector.deployable(self.network, spec).normalise
         if recipe.compile:
             self.network.compile()
-        self.criterion = detector.loss(**recipe.loss)
         self.updates = 0
 
     def start_from(self, weights: Mapping[str, Tensor]) -> None:
@@ -49,16 +58,10 @@ class MaskModule(pl.LightningModule):
         """The network whose weights count: the averaged one where there is one."""
         return self.network if self.averaged is None else self.averaged
 
-    def _normalised(self, levels: Tensor) -> Tensor:
-        frames = (levels - self.recipe.input.mean) / self.recipe.input.std
-        frames = frames.expand(-1, int(self.recipe.network.get("in_channels", 3)), -1, -1)
+    def normalised(self, levels: Tensor) -> Tensor:
+        """What the network takes, of levels N x 1 x H x W."""
+        frames: Tensor = self.normalise(levels)
         return frames.contiguous(memory_format=torch.channels_last) if self.recipe.channels_last else frames
-
-    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
-        levels, target = batch
-        loss = self.criterion(self.network, self._normalised(levels), target, self.current_epoch)
-        self.log("loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(levels))
-        return loss
 
     def on_train_batch_start(self, batch: Any, index: int) -> None:
         stage, epoch = self.recipe.stage_at(self.current_epoch)
@@ -85,27 +88,6 @@ class MaskModule(pl.LightningModule):
         new = [t.detach() for t in self.network.state_dict().values() if t.is_floating_point()]
         torch._foreach_lerp_(old, new, 1 - keep)
 
-    def on_validation_epoch_start(self) -> None:
-        self.trained.eval()
-        self.counts = torch.zeros(len(self.sources), 4, dtype=torch.float64)
-
-    def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], index: int) -> None:
-        levels, target, source = batch
-        logits = self.detector.logits(self.trained, self._normalised(levels), self.current_epoch)
-        found, true = logits > 0, target > 0.5
-        inter = (found & true).flatten(1).sum(1).double().cpu()
-        union = (found | true).flatten(1).sum(1).double().cpu()
-        own = inter / union.clamp_min(1)
-        self.counts.index_add_(0, source.cpu(), torch.stack([inter, union, own, (union > 0).double()], 1))
-
-    def on_validation_epoch_end(self) -> None:
-        counts = self.trainer.strategy.reduce(self.counts.to(self.device), reduce_op="sum").cpu()
-        for metric, (part, whole) in {"iou": (0, 1), "niou": (2, 3)}.items():
-            scores = counts[:, part] / counts[:, whole].clamp_min(1)
-            for name, score in zip(self.sources, scores.tolist(), strict=True):
-                self.log(f"{metric}/{name}", score)
-            self.log(metric, float(scores.mean()), prog_bar=True)
-
     def configure_optimizers(self) -> torch.optim.Optimizer:
         wanted = self.recipe.optimizer
         rate = self.recipe.stages[0].lr[0]
@@ -129,28 +111,41 @@ class MaskModule(pl.LightningModule):
         self.updates = checkpoint["updates"]
 
 
-class MaskData(pl.LightningDataModule):
-    """Loaders over frames in memory; the training loader is made anew for each epoch, with that epoch's crops."""
+class EpochData(pl.LightningDataModule):
+    """Loaders over frames in memory; the training loader is made anew for each epoch, with that epoch's crops.
+
+    Args:
+        crops: makes the training samples of a stage with its augmentation, for an epoch.
+        held: the frames of validation.
+        batch: frames of a validation batch.
+        collate: makes a training batch of samples, where torch's own way does not do.
+    """
 
     def __init__(
-        self, recipe: Recipe, train: list[Planes], shares: list[float], held: list[Planes], workers: int
+        self,
+        recipe: Recipe,
+        crops: Callable[[Stage, Augment, int], Dataset[Any]],
+        held: Dataset[Any],
+        workers: int,
+        batch: int | None,
+        collate: Callable[[Sequence[Any]], Any] | None = None,
     ) -> None:
         super().__init__()
         self.recipe = recipe
-        self.train = train
-        self.shares = shares
+        self.crops = crops
         self.held = held
         self.workers = workers
+        self.batch = batch
+        self.collate = collate
 
     def train_dataloader(self) -> DataLoader[Any]:
         assert self.trainer is not None
         epoch = self.trainer.current_epoch
         stage, _ = self.recipe.stage_at(epoch)
-        augment = stage.augment or self.recipe.augment
-        crops = CropDataset(
-            self.train, stage.shares or self.shares, stage.samples, stage.crop, augment, self.recipe.seed, epoch
+        crops = self.crops(stage, stage.augment or self.recipe.augment, epoch)
+        return DataLoader(
+            crops, batch_size=stage.batch, drop_last=True, num_workers=self.workers, collate_fn=self.collate
         )
-        return DataLoader(crops, batch_size=stage.batch, drop_last=True, num_workers=self.workers)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        return DataLoader(WholeFrames(self.held), batch_size=4)
+        return DataLoader(self.held, batch_size=self.batch)

@@ -23,22 +23,23 @@ def publish(
     from irforge.datasets import open_dataset
     from irforge.train.card import model_card
     from irforge.train.checkpoint import load_deployable, save_rounded
-    from irforge.train.evaluation import PROTOCOLS, evaluate_masks, figures, table_row
+    from irforge.train.evaluation import PROTOCOLS, evaluate, table_line
 
     save_rounded(checkpoint, out)
     deployable, contract = load_deployable(out)
-    threshold = contract.output.score_threshold
     metrics: list[Metric] = []
     for name in data:
         dataset = open_dataset(name, None if data_root is None else str(data_root))
+        label = f"{dataset.name}:{dataset.split}"
         for protocol in PROTOCOLS:
-            result = evaluate_masks(deployable, contract.input, dataset, protocol, threshold)
-            label = f"{dataset.name}:{dataset.split}"
-            typer.echo(table_row({"data": label, "protocol": protocol, **result.as_dict()}))
-            for figure, value in figures(result).items():
-                metrics.append(
-                    Metric(name=figure, value=value, data=label, frames=result.frames, protocol=f"{protocol}, test")
-                )
+            found = evaluate(deployable, contract, dataset, protocol)
+            if not metrics:
+                typer.echo(table_line("data", "n", "protocol", found.table))
+            typer.echo(table_line(label, str(found.frames), protocol, found.table.values()))
+            metrics += [
+                Metric(name=figure, value=value, data=label, frames=found.frames, protocol=f"{protocol}, test")
+                for figure, value in found.named.items()
+            ]
     validated = [
         metric.model_copy(update={"protocol": f"{metric.protocol}, validation"})
         for metric in contract.provenance.metrics

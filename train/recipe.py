@@ -20,6 +20,8 @@ class InputRecipe(_Part):
 
     height: int = Field(default=256, gt=0)
     width: int = Field(default=256, gt=0)
+    fit: Literal["squash", "letterbox", "pad-to-multiple"] = "squash"
+    """How a frame becomes that size; with `pad-to-multiple` training and validation see frames at their own size."""
     colour: Literal["mean", "luma", "strict"] = "mean"
     mean: float
     std: float = Field(gt=0)

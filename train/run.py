@@ -7,20 +7,32 @@ import logging
 import signal
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, TQDMProgressBar
 
 import irforge
 from irforge import files
-from irforge.contract import Contract, DataNote, InputSpec, Metric, Normalization, Provenance, Squash
+from irforge.contract import (
+    Contract,
+    DataNote,
+    Fit,
+    InputSpec,
+    Letterbox,
+    Metric,
+    Normalization,
+    PadToMultiple,
+    Provenance,
+    Squash,
+)
 from irforge.datasets import Dataset, open_dataset
 from irforge.errors import ArtifactError, UsageError
 from irforge.train.checkpoint import load_deployable, save_checkpoint
-from irforge.train.data.frames import load_planes, split_validation
+from irforge.train.data.frames import split_validation
+from irforge.train.detectors.base import BoxDetector, Detector, MaskDetector
 from irforge.train.detectors.registry import find_detector
-from irforge.train.module import MaskData, MaskModule
+from irforge.train.module import EpochData, TrainingModule
 from irforge.train.recipe import Recipe, Source
 
 LAST = "last.ckpt"
@@ -32,11 +44,12 @@ CURVE = "curve.png"
 def input_spec(recipe: Recipe) -> InputSpec:
     """The contract's input of a detector trained by this recipe."""
     wanted = recipe.input
+    fits: dict[str, Fit] = {"squash": Squash(), "letterbox": Letterbox(), "pad-to-multiple": PadToMultiple(multiple=1)}
     return InputSpec(
         height=wanted.height,
         width=wanted.width,
         colour=wanted.colour,
-        fit=Squash(),
+        fit=fits[wanted.fit],
         pad_level=float(round(wanted.mean)),
         normalization=Normalization(mean=wanted.mean, std=wanted.std),
     )
@@ -71,17 +84,10 @@ def run_training(
     train, held = open_sources(recipe.data, recipe.validation_share, data_root)
     pl.seed_everything(recipe.seed, verbose=False)
     try:
-        module = MaskModule(recipe, detector, [part.name for part in held])
+        module, data = prepared(recipe, detector, spec, train, held, workers)
     except (TypeError, ValueError) as error:
         raise UsageError(f"recipe '{recipe_name}' does not suit {detector.title}: {error}") from None
     ancestor = None if weights is None else start_from(weights, recipe.detector, module)
-    data = MaskData(
-        recipe,
-        [load_planes(part, spec) for part in train],
-        [source.share for source in recipe.data],
-        [load_planes(part, spec) for part in held],
-        workers,
-    )
     base = Contract(
         input=spec,
         output=detector.output(0.5),
@@ -106,7 +112,8 @@ def run_training(
             epochs=ancestor.epochs,
             trained_on=[f"{note.name}:{note.split}" for note in ancestor.trained_on],
         )
-    keeper = Keeper(out, base)
+    metric, title = next(iter(module.titles.items()))
+    keeper = Keeper(out, base, metric, title)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     trainer = pl.Trainer(
         max_epochs=recipe.epochs,
@@ -134,7 +141,30 @@ def run_training(
     return out / BEST
 
 
-def start_from(weights: Path, detector: str, module: MaskModule) -> Provenance:
+def prepared(
+    recipe: Recipe,
+    detector: Detector,
+    spec: InputSpec,
+    train: Sequence[Dataset],
+    held: Sequence[Dataset],
+    workers: int,
+) -> tuple[TrainingModule, EpochData]:
+    """What is trained and what it is trained on, by what the detector gives: a mask or boxes."""
+    if detector.target == "mask":
+        from irforge.train.mask_module import MaskModule, mask_data
+
+        module = MaskModule(recipe, cast(MaskDetector, detector), spec, [part.name for part in held])
+        return module, mask_data(recipe, spec, train, held, workers)
+    from irforge.train.box_module import BoxModule, box_data, box_frames
+
+    stride = detector.deployable(detector.build(**recipe.network), spec).stride
+    held_frames = box_frames(held, spec, stride)
+    names = [part.name for part in held]
+    boxes = BoxModule(recipe, cast(BoxDetector, detector), spec, names, held_frames)
+    return boxes, box_data(recipe, box_frames(train, spec, stride), held_frames, boxes, workers)
+
+
+def start_from(weights: Path, detector: str, module: TrainingModule) -> Provenance:
     """Put the weights of a checkpoint into the module's networks; returns where they come from."""
     deployable, contract = load_deployable(weights)
     if contract.provenance.detector != detector:
@@ -183,9 +213,10 @@ def open_sources(sources: Sequence[Source], share: float, data_root: str | None)
 class Keeper(Callback):
     """After each epoch: one line in the log, the best weights so far, the curve, and the state to resume from."""
 
-    def __init__(self, out: Path, contract: Contract) -> None:
+    def __init__(self, out: Path, contract: Contract, metric: str, title: str) -> None:
         self.out = out
         self.contract = contract
+        self.metric, self.title = metric, title
         self.rows: list[dict[str, Any]] = []
         self.best = -1.0
 
@@ -196,7 +227,7 @@ class Keeper(Callback):
         self.rows, self.best = state["rows"], state["best"]
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        assert isinstance(module, MaskModule)
+        assert isinstance(module, TrainingModule)
         self._note(trainer, module)
         if not trainer.is_global_zero:
             # Gathering the state is a joint act of all processes; only the first one writes.
@@ -206,37 +237,36 @@ class Keeper(Callback):
         with files.replacing(self.out / LAST) as temporary:
             trainer.save_checkpoint(temporary, weights_only=False)
 
-    def _note(self, trainer: pl.Trainer, module: MaskModule) -> None:
+    def _note(self, trainer: pl.Trainer, module: TrainingModule) -> None:
         stage, _ = module.recipe.stage_at(trainer.current_epoch)
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         if (trainer.current_epoch + 1) % module.recipe.validate_every:
-            metrics = {name: value for name, value in metrics.items() if name == "loss"}
+            metrics = {name: value for name, value in metrics.items() if name.startswith("loss")}
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         row = {"epoch": trainer.current_epoch + 1, "updates": module.updates, "crop": stage.crop, "lr": rate, **metrics}
         self.rows.append(row)
-        # Of a small validation split the pooled IoU can hang on one large target; the mean over frames does not.
-        if "niou" in metrics and metrics["niou"] > self.best:
-            self.best = metrics["niou"]
+        if metrics.get(module.chosen_by, -1.0) > self.best:
+            self.best = metrics[module.chosen_by]
             if trainer.is_global_zero:
                 save_checkpoint(
                     self.out / BEST, module.trained, self._contract(module, metrics, trainer.current_epoch + 1)
                 )
 
-    def _contract(self, module: MaskModule, metrics: dict[str, float], epochs: int) -> Contract:
-        size = module.recipe.input
-        protocol = f"squash {size.height}x{size.width}, p > 0.5"
+    def _contract(self, module: TrainingModule, metrics: dict[str, float], epochs: int) -> Contract:
         measured = [
             Metric(
                 name=title,
                 value=metrics[f"{name}/{note.name}"],
                 data=f"{note.name}:{note.split}",
                 frames=note.frames,
-                protocol=protocol,
+                protocol=module.protocol,
             )
             for note in self.contract.provenance.validated_on
-            for name, title in (("iou", "IoU"), ("niou", "nIoU"))
+            for name, title in module.titles.items()
         ]
-        return self.contract.with_provenance(epochs=epochs, metrics=measured)
+        output = self.contract.output.model_copy(update={"score_threshold": module.score_threshold})
+        contract = self.contract.model_copy(update={"output": output})
+        return contract.with_provenance(epochs=epochs, metrics=measured)
 
     def _write_log(self) -> None:
         names = list(dict.fromkeys(name for row in self.rows for name in row))
@@ -246,11 +276,11 @@ class Keeper(Callback):
             writer.writerows(
                 {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in self.rows
             )
-        draw_curve(self.rows, self.out / CURVE)
+        draw_curve(self.rows, self.out / CURVE, self.metric, self.title)
 
 
-def draw_curve(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Loss and validation IoU over updates, as PNG."""
+def draw_curve(rows: Sequence[dict[str, Any]], path: Path, metric: str, title: str) -> None:
+    """Loss and a validation metric of each source over updates, as PNG."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -259,10 +289,10 @@ def draw_curve(rows: Sequence[dict[str, Any]], path: Path) -> None:
     figure, (upper, lower) = pyplot.subplots(2, 1, sharex=True, figsize=(7, 6), layout="constrained")
     upper.plot([row["updates"] for row in rows], [row.get("loss") for row in rows], color="black")
     upper.set_ylabel("loss")
-    for name in dict.fromkeys(key for row in rows for key in row if key.startswith("iou/")):
+    for name in dict.fromkeys(key for row in rows for key in row if key.startswith(f"{metric}/")):
         points = [(row["updates"], row[name]) for row in rows if name in row]
-        lower.plot(*zip(*points, strict=True), marker=".", label=name.removeprefix("iou/"))
-    lower.set_ylabel("validation IoU")
+        lower.plot(*zip(*points, strict=True), marker=".", label=name.removeprefix(f"{metric}/"))
+    lower.set_ylabel(f"validation {title}")
     lower.set_xlabel("updates")
     if lower.get_legend_handles_labels()[0]:
         lower.legend()

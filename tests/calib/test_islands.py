@@ -8,8 +8,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from irforge.calib.islands import fp32_islands
+from irforge.calib.islands import fp32_islands, last_products
 from irforge.calib.ranges import TensorRange, load_ranges
+from irforge.graph import Graph
 from irforge.ops import CUSTOM_OPS, add_bodies
 from tests.calib.conftest import Net, attentive_net
 
@@ -155,3 +156,27 @@ def test_a_function_goes_to_fp16_only_if_its_body_takes_any_type(nodes: list[onn
     model.opset_import.append(helper.make_opsetid("irforge", 1))
     model.functions.append(helper.make_function("irforge", "Twice", ["a"], ["b"], nodes, [helper.make_opsetid("", 20)]))
     assert ("twice" in _islands(model)) == kept
+
+
+def _box_net() -> onnx.ModelProto:
+    """A convolution, a gate on its result, a head, and a decoder that multiplies two computed matrices."""
+    net = Net()
+    x = net.conv(net.node("Cast", "frames", to=FLOAT), 1, 8, 3)
+    gated = net.node("Mul", x, net.node("Sigmoid", x, out="gate"), out="gated")
+    head = net.conv(gated, 8, 1, 1)
+    net.node("Mul", head, net.constant([2.0], np.float32), out="scaled")
+    net.node("Relu", net.node("MatMul", "scaled", "scaled", out="product"), out="mask")
+    return net.model()
+
+
+def test_a_decoder_of_boxes_stays_in_fp32_and_its_heads_do_not() -> None:
+    found = {name: island.reason for name, island in fp32_islands(_box_net(), decodes=True).items()}
+    assert set(found) == {"scaled", "product", "mask"}
+    assert set(found.values()) == {"decodes: pixels need more than FP16's 11 bits"}
+    assert "scaled" not in fp32_islands(_box_net())
+
+
+def test_the_last_products_are_the_heads() -> None:
+    model = _box_net()
+    heads = [node.output[0] for node in model.graph.node if node.op_type == "Conv"][-1:]
+    assert last_products(Graph(model)) == set(heads)

@@ -51,3 +51,23 @@ def small_recipe(tmp_path: Path, small_data: Path) -> Path:
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe))
     return path
+
+
+@pytest.fixture
+def small_box_recipe(tmp_path: Path, small_data: Path) -> Path:
+    """Two epochs of two steps of 32-pixel crops, for a detector that gives boxes."""
+    recipe = {
+        "detector": "itd",
+        "network": {"in_channels": 1, "init": "kaiming"},
+        "input": {"height": 64, "width": 64, "fit": "pad-to-multiple", "mean": 100, "std": 30},
+        "data": [{"data": f"{small_data}:train"}],
+        "validation_share": 0.3,
+        "stages": [{"epochs": 2, "crop": 32, "batch": 2, "samples": 4, "lr": [1e-3, 1e-4]}],
+        "optimizer": {"name": "adamw", "clip": 5.0},
+        "ema": 0.9,
+        "channels_last": False,
+        "seed": 3,
+    }
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    return path

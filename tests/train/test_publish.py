@@ -14,7 +14,7 @@ from irforge.train.card import model_card
 from irforge.train.checkpoint import load_deployable, read_contract, save_checkpoint
 from irforge.train.detectors.mshnet.deploy import MSHNET
 from irforge.train.detectors.mshnet.network import MSHNet
-from irforge.train.evaluation import evaluate_masks, figures
+from irforge.train.evaluation import evaluate
 from irforge.train.publish import publish
 
 
@@ -55,7 +55,7 @@ def test_the_figures_in_the_contract_are_those_of_the_published_file(
     publish(checkpoint, out, [f"{small_data}:train"])
     contract = read_contract(out)
     deployable, _ = load_deployable(out)
-    expected = figures(evaluate_masks(deployable, contract.input, open_dataset(f"{small_data}:train"), "native"))
+    expected = evaluate(deployable, contract, open_dataset(f"{small_data}:train"), "native").named
     found = {m.name: m.value for m in contract.provenance.metrics if m.protocol == "native, test"}
     assert found == expected and found
     assert {m.frames for m in contract.provenance.metrics if "test" in m.protocol} == {12}

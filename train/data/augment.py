@@ -1,7 +1,8 @@
-"""Random crops and changes of a gray frame with its mask; every function draws from the generator it is given."""
+"""Random crops and changes of a gray frame with its truth; every function draws from the generator it is given."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -12,6 +13,7 @@ from irforge.train.recipe import Augment
 
 Plane = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
+Boxes = npt.NDArray[np.float32]
 
 
 def crop_origin(
@@ -41,6 +43,82 @@ def crop_origin(
     )
 
 
+@dataclass(frozen=True)
+class Window:
+    """A square part of a frame, `side` pixels wide, its corner at (`top`, `left`), and how it fills a crop.
+
+    Inside the crop the part is `height` x `width` pixels, from the top left corner; the rest is filling.
+    """
+
+    top: int
+    left: int
+    side: int
+    height: int
+    width: int
+    zoom: float
+
+    def cut(self, levels: Plane, crop: int) -> npt.NDArray[np.float32]:
+        """The crop's levels, float32 crop x crop; what lies beyond the frame is the part's mean level."""
+        part = self._resized(self._part(levels).astype(np.float32))
+        return _filled(part, crop, part.mean())
+
+    def cut_mask(self, mask: Mask, crop: int) -> Mask:
+        part = self._part(mask)
+        if part.shape != (self.height, self.width):
+            part = self._resized(part.astype(np.float32)) > 0.5
+        return _filled(part, crop, False)
+
+    def cut_boxes(self, boxes: Boxes, frame: tuple[int, int]) -> tuple[Boxes, npt.NDArray[np.intp]]:
+        """Boxes [n, 4] of a frame (height, width) -> those whose centre lies in the crop, clipped to it and in its
+        pixels, and their rows."""
+        rows, columns = min(self.side, frame[0] - self.top), min(self.side, frame[1] - self.left)
+        factors = np.array([self.width / columns, self.height / rows] * 2)
+        moved = (boxes - (self.left, self.top, self.left, self.top)) * factors
+        limits = np.array([self.width, self.height])
+        centres = (moved[:, :2] + moved[:, 2:]) / 2
+        kept = np.flatnonzero(((centres >= 0) & (centres < limits)).all(axis=1))
+        clipped = np.clip(moved[kept], 0, np.tile(limits, 2))
+        return clipped.astype(np.float32), kept
+
+    def _part(self, plane: Plane) -> Plane:
+        return plane[self.top : self.top + self.side, self.left : self.left + self.side]
+
+    def _resized(self, part: Plane) -> Plane:
+        if part.shape == (self.height, self.width):
+            return part
+        method = cv2.INTER_AREA if self.zoom < 1 else cv2.INTER_LINEAR
+        return cv2.resize(part, (self.width, self.height), interpolation=method)
+
+
+def _filled(part: Plane, crop: int, filling: Any) -> Plane:
+    if part.shape == (crop, crop):
+        return part
+    full = np.full((crop, crop), filling, part.dtype)
+    full[: part.shape[0], : part.shape[1]] = part
+    return full
+
+
+def random_window(
+    frame: tuple[int, int],
+    crop: int,
+    centres: npt.NDArray[np.float32],
+    augment: Augment,
+    rng: np.random.Generator,
+) -> Window:
+    """Where to cut a crop of `crop` x `crop` pixels out of a frame (height, width), zoomed where `augment` says so."""
+    height, width = frame
+    zoom = 1.0
+    if rng.random() < augment.scale_share:
+        low, high = augment.scale
+        zoom = float(np.exp(rng.uniform(np.log(low), np.log(high))))
+    side = max(1, min(round(crop / zoom), max(height, width)))
+    top, left = crop_origin(height, width, side, centres, augment.target_share, rng)
+    rows, columns = min(side, height - top), min(side, width - left)
+    if (rows, columns) != (crop, crop) and (zoom != 1.0 or side < crop):
+        return Window(top, left, side, min(crop, round(rows * zoom)), min(crop, round(columns * zoom)), zoom)
+    return Window(top, left, side, rows, columns, zoom)
+
+
 def random_crop(
     levels: Plane, mask: Mask, size: int, centres: npt.NDArray[np.float32], augment: Augment, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.float32], Mask]:
@@ -48,27 +126,8 @@ def random_crop(
 
     A crop larger than the frame is filled up with the frame's mean level, without target.
     """
-    height, width = levels.shape
-    zoom = 1.0
-    if rng.random() < augment.scale_share:
-        low, high = augment.scale
-        zoom = float(np.exp(rng.uniform(np.log(low), np.log(high))))
-    window = max(1, min(round(size / zoom), max(height, width)))
-    top, left = crop_origin(height, width, window, centres, augment.target_share, rng)
-    cut = levels[top : top + window, left : left + window].astype(np.float32)
-    cut_mask = mask[top : top + window, left : left + window]
-    if cut.shape != (size, size) and (zoom != 1.0 or window < size):
-        side = (min(size, round(cut.shape[1] * zoom)), min(size, round(cut.shape[0] * zoom)))
-        method = cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR
-        cut = cv2.resize(cut, side, interpolation=method)
-        cut_mask = cv2.resize(cut_mask.astype(np.float32), side, interpolation=method) > 0.5
-    if cut.shape != (size, size):
-        full = np.full((size, size), cut.mean(), np.float32)
-        full_mask = np.zeros((size, size), bool)
-        full[: cut.shape[0], : cut.shape[1]] = cut
-        full_mask[: cut.shape[0], : cut.shape[1]] = cut_mask
-        cut, cut_mask = full, full_mask
-    return cut, cut_mask
+    window = random_window((levels.shape[0], levels.shape[1]), size, centres, augment, rng)
+    return window.cut(levels, size), window.cut_mask(mask, size)
 
 
 def change_levels(levels: npt.NDArray[np.float32], augment: Augment, rng: np.random.Generator) -> Plane:
@@ -86,12 +145,36 @@ def change_levels(levels: npt.NDArray[np.float32], augment: Augment, rng: np.ran
     return changed if changed is levels else np.clip(changed, 0, 255)
 
 
+@dataclass(frozen=True)
+class Turn:
+    """Flips, then a transposition, of a square sample."""
+
+    across: bool
+    down: bool
+    transpose: bool
+
+    def plane(self, plane: Plane) -> Plane:
+        turned = plane[:: -1 if self.down else 1, :: -1 if self.across else 1]
+        return np.ascontiguousarray(turned.T if self.transpose else turned)
+
+    def boxes(self, boxes: Boxes, side: int) -> Boxes:
+        """Boxes [n, 4] of a sample of `side` x `side` pixels."""
+        x1, y1, x2, y2 = boxes.T
+        if self.across:
+            x1, x2 = side - x2, side - x1
+        if self.down:
+            y1, y2 = side - y2, side - y1
+        order = (y1, x1, y2, x2) if self.transpose else (x1, y1, x2, y2)
+        return np.stack(order, axis=1).astype(np.float32)
+
+
+def random_turn(augment: Augment, rng: np.random.Generator) -> Turn:
+    across = bool(augment.flip and rng.random() < 0.5)
+    down = bool(augment.flip and rng.random() < 0.5)
+    return Turn(across, down, bool(augment.transpose and rng.random() < 0.5))
+
+
 def turn(levels: Plane, mask: Mask, augment: Augment, rng: np.random.Generator) -> tuple[Plane, Mask]:
     """Flips and transposition, the same for frame and mask."""
-    if augment.flip and rng.random() < 0.5:
-        levels, mask = levels[:, ::-1], mask[:, ::-1]
-    if augment.flip and rng.random() < 0.5:
-        levels, mask = levels[::-1], mask[::-1]
-    if augment.transpose and rng.random() < 0.5:
-        levels, mask = levels.T, mask.T
-    return np.ascontiguousarray(levels), np.ascontiguousarray(mask)
+    chosen = random_turn(augment, rng)
+    return chosen.plane(levels), chosen.plane(mask)

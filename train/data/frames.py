@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from irforge.contract import InputSpec
-from irforge.datasets import Dataset
+from irforge.datasets import BoxTruth, Dataset
 from irforge.errors import InputError
-from irforge.frames import prepare, resize_mask
+from irforge.frames import Geometry, prepare, resize_mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +44,48 @@ def load_planes(dataset: Dataset, spec: InputSpec) -> Planes:
         masks.append(plane)
     name = f"{dataset.name}:{dataset.split}" if dataset.split else dataset.name
     return Planes(name, np.stack(levels), np.stack(masks))
+
+
+@dataclass(frozen=True, eq=False)
+class BoxFrame:
+    """One frame as the network meets it: levels [H, W] of the door's dtype; boxes float32 [n, 4] in its pixels and
+    classes int64 [n]; and the way back to the raw frame, with the truth there."""
+
+    levels: npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+    boxes: npt.NDArray[np.float32]
+    classes: npt.NDArray[np.int64]
+    geometry: Geometry
+    truth: BoxTruth
+
+
+@dataclass(frozen=True, eq=False)
+class BoxFrames:
+    """The frames of a split with their boxes; they may be of different sizes."""
+
+    name: str
+    frames: tuple[BoxFrame, ...]
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+
+def load_box_frames(dataset: Dataset, spec: InputSpec) -> BoxFrames:
+    """Read and prepare a whole split, as `load_planes` does, with its boxes.
+
+    Raises:
+        InputError: a frame or annotation cannot be used, or the dataset has no boxes.
+    """
+    frames = []
+    for sample in dataset:
+        truth = sample.boxes()
+        if truth is None:
+            raise InputError(f"'{dataset.name}' has no boxes for '{sample.id}'", "Training a box detector needs boxes")
+        tensor, geometry = prepare(sample.frame(), spec, str(sample.frame_path))
+        boxes = geometry.to_model_boxes(truth.boxes)
+        frames.append(BoxFrame(tensor[0, 0], boxes, truth.classes, geometry, truth))
+    name = f"{dataset.name}:{dataset.split}" if dataset.split else dataset.name
+    return BoxFrames(name, tuple(frames), dataset.classes)
 
 
 def split_validation(dataset: Dataset, share: float) -> tuple[Dataset, Dataset]:

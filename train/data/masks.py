@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from irforge.train.data.augment import change_levels, random_crop, turn
 from irforge.train.data.frames import Planes
+from irforge.train.data.sampling import sampling_plan
 from irforge.train.recipe import Augment
 
 
@@ -46,20 +47,7 @@ class CropDataset(Dataset[tuple[Tensor, Tensor]]):
         self.key = (seed, epoch)
         self.samples = samples or sum(len(source) for source in sources)
         self.centres = [[target_centres(mask) for mask in source.masks] for source in sources]
-        self.plan = self._plan(np.asarray(shares, float))
-
-    def _plan(self, shares: npt.NDArray[np.float64]) -> list[tuple[int, int]]:
-        rng = np.random.default_rng((*self.key, 0))
-        edges = np.round(np.cumsum(shares / shares.sum()) * self.samples).astype(int)
-        plan: list[tuple[int, int]] = []
-        for index, source in enumerate(self.sources):
-            wanted = int(edges[index] - (edges[index - 1] if index else 0))
-            rounds = -(-wanted // len(source))
-            order = (
-                np.concatenate([rng.permutation(len(source)) for _ in range(rounds)]) if wanted else np.zeros(0, int)
-            )
-            plan += [(index, int(frame)) for frame in order[:wanted]]
-        return [plan[i] for i in rng.permutation(len(plan))]
+        self.plan = sampling_plan([len(source) for source in sources], shares, self.samples, self.key)
 
     def __len__(self) -> int:
         return self.samples

@@ -5,14 +5,16 @@ from __future__ import annotations
 from importlib import import_module
 
 from irforge.errors import UsageError
-from irforge.train.detectors.base import MaskDetector
+from irforge.train.detectors.base import Detector
 
 DETECTORS = {
+    "itd": "irforge.train.detectors.itd.deploy:ITD",
     "mshnet": "irforge.train.detectors.mshnet.deploy:MSHNET",
+    "oscar": "irforge.train.detectors.oscar.deploy:OSCAR",
 }
 
 
-def find_detector(name: str) -> MaskDetector:
+def find_detector(name: str) -> Detector:
     """The detector of a name.
 
     Raises:
@@ -22,5 +24,5 @@ def find_detector(name: str) -> MaskDetector:
         module, attribute = DETECTORS[name].split(":")
     except KeyError:
         raise UsageError(f"there is no detector '{name}'", f"Detectors: {', '.join(DETECTORS)}") from None
-    found: MaskDetector = getattr(import_module(module), attribute)
+    found: Detector = getattr(import_module(module), attribute)
     return found

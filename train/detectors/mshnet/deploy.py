@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from irforge.contract import InputSpec, Normalization, OutputSpec, Squash, TensorSpec
-from irforge.train.detectors.base import Deployable, MaskLoss
+from irforge.train.detectors.base import Deployable, MaskLoss, Normalise
 from irforge.train.detectors.mshnet import loss as losses
 from irforge.train.detectors.mshnet.network import STRIDE, MSHNet
 
@@ -19,32 +19,16 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class MaskDeployable(Deployable):
-    """frames uint8 (or float32 raw counts) N x 1 x H x W -> mask float32 N x 1 x H x W, probabilities of a target.
-
-    A network of three channels gets the gray frame three times, each channel normalised by its own mean and std.
-    """
-
-    mean: Tensor
-    std: Tensor
+    """frames uint8 (or float32 raw counts) N x 1 x H x W -> mask float32 N x 1 x H x W, probabilities of a target."""
 
     def __init__(self, network: MSHNet, mean: tuple[float, ...], std: tuple[float, ...], gain: str = "none") -> None:
         super().__init__()
-        if gain not in ("none", "min-max"):
-            raise ValueError(f"gain control '{gain}' cannot run inside the graph; 'none' and 'min-max' can")
+        self.normalise = Normalise(mean, std, gain)
         self.network = network
         self.stride = STRIDE
-        self.gain = gain
-        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
 
     def forward(self, frames: Tensor) -> Tensor:
-        x = frames.float()
-        if self.gain == "min-max":
-            low = x.amin(dim=(1, 2, 3), keepdim=True)
-            high = x.amax(dim=(1, 2, 3), keepdim=True)
-            x = (x - low) * (255.0 / (high - low).clamp_min(1.0))
-        x = (x - self.mean) / self.std
-        _, final = self.network(x)
+        _, final = self.network(self.normalise(frames))
         return torch.sigmoid(final)
 
 
@@ -53,6 +37,7 @@ class Mshnet:
 
     name = "mshnet"
     title = "MSHNet (Liu et al., CVPR 2024)"
+    target: Literal["mask", "boxes"] = "mask"
 
     def build(self, **options: Any) -> nn.Module:
         return MSHNet(**options)
