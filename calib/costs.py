@@ -19,8 +19,12 @@ class _Part(BaseModel):
 
 
 class Cost(_Part):
-    """How far answers move: `difference` is the sum of |Δp| over a frame's probabilities, mean over frames; `crossed`
-    counts the probabilities that cross the contract's threshold, in 100 frames."""
+    """How far answers move: `difference` is a frame's sum, mean over frames; `crossed` counts what crosses the
+    contract's threshold in 100 frames.
+
+    Of masks, the sum of |Δp| over all probabilities. Of boxes, paired as `irforge.runtime.pairing` does it, the sum of
+    |Δscore| + (1 - IoU) * the lower score over all pairs, and of the scores of those that have no partner.
+    """
 
     difference: float = Field(ge=0)
     crossed: float = Field(ge=0)

@@ -13,14 +13,13 @@ import typer
 from irforge.errors import UsageError, run_command
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
     import onnx
 
     from irforge.calib.costs import Cost, Costs
+    from irforge.calib.distance import Answer
 
-Frames = list["npt.NDArray[Any]"]
-Answers = list["npt.NDArray[np.float32]"]
+Arrays = dict[str, "npt.NDArray[Any]"]
 
 
 def measure_sensitivity(
@@ -55,6 +54,7 @@ def measure_sensitivity(
     """
     from irforge.artifact import load_model, read_contract
     from irforge.calib.costs import Costs, PlaceCost
+    from irforge.calib.distance import distance, read_answer
     from irforge.calib.floats import raise_opset, require_float_model
     from irforge.calib.frames import choose, open_frames
     from irforge.calib.histogram import check_method
@@ -85,10 +85,10 @@ def measure_sensitivity(
         places.setdefault(readers[name].input[0], []).append(name)
     if on_start:
         on_start(len(places) + 1)
-    frames = [prepare(sample.frame(), contract.input, f"'{sample.frame_path}'")[0] for sample in chosen]
-    output = "mask" if contract.output.kind == "mask" else "scores"
+    prepared = [prepare(sample.frame(), contract.input, f"'{sample.frame_path}'") for sample in chosen]
+    frames = [tensor for tensor, _ in prepared]
 
-    def answers(convolutions: list[str]) -> Answers:
+    def answers(convolutions: list[str]) -> list[Answer]:
         graph = Graph(type(model).FromString(model.SerializeToString()))
         graph.tidy()
         others = set(everything.convolutions) - set(convolutions)
@@ -97,7 +97,8 @@ def measure_sensitivity(
         insert_qdq(graph, placement.convolutions, placement.points, "axis")
         if on_step and convolutions:
             on_step()
-        return run_frames(graph.model, frames, output, threads)
+        found = run_frames(graph.model, frames, threads)
+        return [read_answer(outputs, contract, where) for outputs, (_, where) in zip(found, prepared, strict=True)]
 
     reference = answers([])
 
@@ -125,8 +126,8 @@ def measure_sensitivity(
     )
 
 
-def run_frames(model: onnx.ModelProto, frames: Frames, output: str, threads: int | None) -> Answers:
-    """One output of a model on each frame, on ONNX Runtime's CPU."""
+def run_frames(model: onnx.ModelProto, frames: list[npt.NDArray[Any]], threads: int | None) -> list[Arrays]:
+    """A model's outputs by name for each frame, on ONNX Runtime's CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -137,20 +138,8 @@ def run_frames(model: onnx.ModelProto, frames: Frames, output: str, threads: int
         options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     (name,) = [value.name for value in session.get_inputs()]
-    return [session.run([output], {name: frame})[0] for frame in frames]
-
-
-def distance(reference: Answers, found: Answers, threshold: float) -> Cost:
-    """How far `found` lies from `reference`; one array of probabilities for each frame."""
-    import numpy as np
-
-    from irforge.calib.costs import Cost
-
-    level = np.float32(threshold)
-    pairs = list(zip(reference, found, strict=True))
-    moved = sum(float(np.abs(a - b).sum(dtype=np.float64)) for a, b in pairs)
-    crossed = sum(int(np.count_nonzero((a > level) != (b > level))) for a, b in pairs)
-    return Cost(difference=moved / len(pairs), crossed=100 * crossed / len(pairs))
+    outputs = [value.name for value in session.get_outputs()]
+    return [dict(zip(outputs, session.run(outputs, {name: frame}), strict=True)) for frame in frames]
 
 
 def sensitivity(

@@ -73,7 +73,7 @@ def print_ranges(ranges: Ranges, output: Path) -> None:
 def print_costs(costs: Costs, output: Path) -> None:
     """The places that cost most, and what all cost together."""
     table = Table(title=f"{costs.model} -> {output}", title_justify="left")
-    for title, side in (("INT8 in", "left"), ("of the MACs", "right"), ("sum of |Δp|", "right"), ("crossing", "right")):
+    for title, side in (("INT8 in", "left"), ("of the MACs", "right"), ("difference", "right"), ("crossing", "right")):
         table.add_column(title, justify=side, overflow="fold")  # type: ignore[arg-type]
     ranked = sorted(costs.places, key=lambda place: -place.difference)
     worst, others = ranked[:12], ranked[12:]
@@ -85,7 +85,7 @@ def print_costs(costs: Costs, output: Path) -> None:
         table.add_row(f"{len(others)} more, each", f"{share:.2%}", f"<= {others[0].difference:.3f}", "")
     total = sum(place.share for place in costs.places)
     table.add_row("all at once", f"{total:.2%}", f"{costs.together.difference:.3f}", f"{costs.together.crossed:.1f}")
-    table.caption = f"a frame's sum of |Δp|, and pixels across the threshold in 100 frames; n = {costs.frames}"
+    table.caption = f"of a frame's answers, and what crosses the threshold in 100 frames; n = {costs.frames}"
     Console().print(table)
 
 

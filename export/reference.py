@@ -84,7 +84,7 @@ class TorchSession:
         with _threads(self._threads), torch.inference_mode():
             result = self._module(torch.from_numpy(np.ascontiguousarray(frames)))
         tensors: list[Tensor] = [result] if isinstance(result, Tensor) else list(result)
-        arrays = {name: tensor.numpy() for name, tensor in zip(self._names, tensors, strict=True)}
+        arrays = {name: np.ascontiguousarray(tensor.numpy()) for name, tensor in zip(self._names, tensors, strict=True)}
         if out is None:
             return arrays
         for name, array in out.items():

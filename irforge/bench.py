@@ -142,7 +142,7 @@ def bench(
     typer.echo(f"{output} (a page of it: irforge report {shlex.quote(str(output))})")
     if check:
         if not any(model.parity and model.parity.targets for model in report.models):
-            raise UsageError("--check has no truth to hold the models to", "Name --data with masks, and two models")
+            raise UsageError("--check has no truth to hold the models to", "Name --data with truth, and two models")
         for model in report.models:
             if model.parity:
                 require(model.name, model.parity)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from irforge.runtime.report.schema import Check, Data, Environment, Finding, Model, Parity
+from irforge.runtime.report.figures import Check, Parity
+from irforge.runtime.report.schema import Data, EngineFacts, Environment, Finding, Model
+from irforge.runtime.report.views import VIEWS
 from irforge.runtime.report.wording import (
+    UNITLESS,
     chosen_engine,
     count,
     milliseconds,
     plural,
+    precision_name,
     quantity,
-    signed,
     size_text,
 )
 
@@ -28,7 +31,7 @@ _ORDER = ("bad", "caution", "good", "note")
 def findings(models: Sequence[Model], data: Data, here: Environment) -> list[Finding]:
     """Worst first: missed limits, precisions that are slower than FP32 here, a busy machine, few targets, what held."""
     found = [finding for model in models for finding in _missed_limits(model)]
-    found += _speed(models)
+    found += _speed(models) + _plans(models)
     if here.load_average and here.load_average[0] >= BUSY_LOAD:
         load = f"{here.load_average[0]:.1f} on {plural(here.cores, 'core')}"
         text = f"The machine was busy when the measurement began (load {load}): times are too long, ratios hold better."
@@ -45,7 +48,7 @@ def _missed_limits(model: Model) -> list[Finding]:
     if model.parity is None or model.parity.passed:
         return []
     missed = [check for check in model.parity.checks if not check.passed]
-    name = f"{model.precision.upper()} at {size_text(model.height, model.width)}"
+    name = f"{precision_name(model)} at {size_text(model.height, model.width)}"
     words = "; ".join(_missed(check) for check in missed)
     if all(_one_target_decides(check, model.parity) for check in missed):
         n = f"{plural(model.parity.frames, 'frame')} with {plural(model.parity.targets, 'target')}"
@@ -65,24 +68,24 @@ def _one_target_decides(check: Check, parity: Parity) -> bool:
 def _missed(check: Check) -> str:
     if check.value is None:
         return f"{check.name} cannot be measured"
-    unit = "" if check.unit == "probability" else f" {check.unit}"
-    return f"{check.name} {check.value:.3g}{unit} (limit {check.limit:g})"
+    unit = "" if check.unit in UNITLESS else check.unit
+    measured = f"{check.value:.3g} {unit}".rstrip()
+    return f"{check.name} {measured} (limit {check.limit:g})"
 
 
 def _kept_limits(models: Sequence[Model]) -> list[Finding]:
     parts = []
     for size in dict.fromkeys((m.height, m.width) for m in models):
         kept = [m for m in models if (m.height, m.width) == size and m.parity and m.parity.passed]
-        words = [f"{m.precision.upper()}{_change(m)}" for m in kept]
+        words = [f"{precision_name(m)}{_change(m)}" for m in kept]
         if words:
             parts.append(f"at {size_text(*size)} {', '.join(words)}")
     return [Finding(level="good", text=f"Within limits: {'; '.join(parts)}.")] if parts else []
 
 
 def _change(model: Model) -> str:
-    if model.parity is None or model.parity.iou_points is None:
-        return ""
-    return f" ({signed(model.parity.iou_points)} points of IoU, {signed(model.parity.pd_points)} of Pd)"
+    words = VIEWS[model.parity.kind].change(model.parity) if model.parity else ""
+    return f" ({words})" if words else ""
 
 
 def _speed(models: Sequence[Model]) -> list[Finding]:
@@ -115,7 +118,7 @@ def _times(model: Model, base: Model) -> float:
 def _at(model: Model, base: Model) -> str:
     assert model.latency and base.latency
     own, other = milliseconds(model.latency.frame.p50), milliseconds(base.latency.frame.p50)
-    return f"at {size_text(model.height, model.width)} ({own} against {other} ms)"
+    return f"{model.variant} at {size_text(model.height, model.width)} ({own} against {other} ms)".lstrip()
 
 
 def _plan_gain(model: Model, base: Model) -> str:
@@ -130,3 +133,31 @@ def _plan_gain(model: Model, base: Model) -> str:
         f"{count(plan.kernels)} kernels, {quantity(fp32.bytes_moved)} in {count(fp32.kernels)} as FP32. "
         "No GPU was here to time it."
     )
+
+
+def _plans(models: Sequence[Model]) -> list[Finding]:
+    """Files of one precision and size beside each other: a rewritten graph, say, and the one it was made of."""
+    alike: dict[object, list[tuple[int, Model, EngineFacts]]] = {}
+    for model in models:
+        plan = chosen_engine(model)
+        if model.variant and plan and plan.kernels:
+            key = (model.height, model.width, model.precision, *plan.targets)
+            alike.setdefault(key, []).append((plan.kernels, model, plan))
+    found = []
+    for first, *others in alike.values():
+        for other in others:
+            (fewer, model, a), (more, origin, b) = sorted((first, other), key=lambda entry: entry[0])
+            bytes_share = (
+                f", {a.bytes_moved / b.bytes_moved:.2f} of the bytes" if a.bytes_moved and b.bytes_moved else ""
+            )
+            text = (
+                f"Compiled for SM {', '.join(a.targets)}, a frame of {size_text(model.height, model.width)} takes "
+                f"{_work(model, a)}, {_work(origin, b)}: {fewer / more:.2f} of the kernels{bytes_share}."
+            )
+            found.append(Finding(level="note", text=text))
+    return found
+
+
+def _work(model: Model, plan: EngineFacts) -> str:
+    moved = f" and {quantity(plan.bytes_moved)} moved" if plan.bytes_moved else ""
+    return f"{plural(plan.kernels or 0, 'kernel')}{moved} as {model.variant}"

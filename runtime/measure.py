@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -10,10 +11,11 @@ from time import perf_counter
 from typing import Literal
 
 from irforge import __version__
-from irforge.contract import Contract, InputSpec, PadToMultiple, Squash
+from irforge.contract import Contract, InputSpec, OutputSpec, PadToMultiple, Squash
 from irforge.datasets import Dataset, Sample
 from irforge.errors import UsageError
 from irforge.files import sha256_of_file
+from irforge.metrics.coco import coco_ap
 from irforge.runtime.benchmark import Schedule, measure_latency
 from irforge.runtime.detector import SessionDetector
 from irforge.runtime.engine_facts import engine_facts
@@ -24,6 +26,8 @@ from irforge.runtime.parity import ParityReport, compare
 from irforge.runtime.report.schema import Data, Latency, Model, Report
 from irforge.runtime.report.wording import size_text
 from irforge.session import Session
+
+_GIVES = {"mask": "a mask", "boxes": "boxes"}
 
 Progress = Callable[[str, int], Callable[[], None]]
 """Called with a description and a number of steps; what it returns is called after each step."""
@@ -108,19 +112,21 @@ def measure(
 
     Args:
         entries: at least one; sessions are opened for the models of one size at a time.
-        dataset: frames, with or without masks.
+        dataset: frames, with or without truth.
         plan: how much to measure at a size (height, width).
         threads: what the sessions are opened with, for the record.
         command: what the user typed, for the record.
 
     Raises:
-        UsageError: models of one size disagree in input or threshold, or there is no frame.
-        InputError, ArtifactError: see `compare` and `measure_latency`.
+        UsageError: models disagree in what they give, or those of one size in input or threshold; the truth has other
+            classes; or there is no frame.
+        InputError, ArtifactError, EnvironmentFault: see `compare` and `measure_latency`.
     """
     start = perf_counter()
     here = environment(threads)
     if not len(dataset):
         raise UsageError(f"'{dataset.name}', split '{dataset.split}', holds no frame", "Name a split that holds frames")
+    output = _shared_output(entries, dataset)
     models: list[Model] = []
     most = 0
     for size in sorted({entry.size for entry in entries}, key=lambda s: (-s[0] * s[1], s)):
@@ -141,6 +147,7 @@ def measure(
         irforge_version=__version__,
         command=command,
         detector=entries[0].contract.provenance.detector,
+        output=output.kind,
         data=data,
         environment=here,
         models=models,
@@ -172,11 +179,14 @@ def _measure_size(
             _counted(data, progress(f"{title}: parity and accuracy", len(data))),
             contract,
             reference_name=reference.name,
-            limits={e.name: LIMITS[e.contract.provenance.precision] for e in others},
+            limits={e.name: LIMITS[contract.output.kind][e.contract.provenance.precision] for e in others},
             workers=usable_cores(),
         )
+    candidates = Counter(e.contract.provenance.precision for e in entries if e.role == "candidate")
     for entry in entries:
-        yield _model(entry, contract, devices[entry.name], latency[entry.name], parity)
+        alone = entry.role == "reference" or candidates[entry.contract.provenance.precision] == 1
+        variant = "" if alone else entry.path.name.removesuffix(".onnx")
+        yield _model(entry, variant, contract, devices[entry.name], latency[entry.name], parity)
 
 
 def _backend(session: Session) -> str:
@@ -187,6 +197,29 @@ def _counted(samples: Iterable[Sample], tick: Callable[[], None]) -> Iterator[Sa
     for sample in samples:
         yield sample
         tick()
+
+
+def _shared_output(entries: Sequence[Entry], dataset: Dataset) -> OutputSpec:
+    """What all models of a report give, or a UsageError; or an EnvironmentFault, before the clocks have run for
+    nothing."""
+    first, *others = entries
+    output = first.contract.output
+    for entry in others:
+        if entry.contract.output.kind != output.kind:
+            raise UsageError(
+                f"'{first.name}' gives {_GIVES[output.kind]} and '{entry.name}' {_GIVES[entry.contract.output.kind]}",
+                "Make a report for each",
+            )
+    if output.kind == "boxes" and dataset.has_boxes:
+        coco_ap([], [], output.classes)
+        known, held = tuple(output.classes), dataset.classes
+        # Where there is one class, it may go by any name.
+        if known != held and max(len(known), len(held)) > 1:
+            raise UsageError(
+                f"'{first.name}' knows the classes {', '.join(known)}, '{dataset.name}' holds {', '.join(held)}",
+                "Measure on data with the detector's classes, in their order",
+            )
+    return output
 
 
 def _shared_contract(entries: list[Entry]) -> Contract:
@@ -205,11 +238,14 @@ def _shared_contract(entries: list[Entry]) -> Contract:
     return first.contract
 
 
-def _model(entry: Entry, contract: Contract, device: tuple[str, str], latency: Latency, parity: ParityReport) -> Model:
+def _model(
+    entry: Entry, variant: str, contract: Contract, device: tuple[str, str], latency: Latency, parity: ParityReport
+) -> Model:
     height, width = entry.size
     accuracy, result = parity.candidates.get(entry.name, (parity.reference, None))
     return Model(
         name=entry.name,
+        variant=variant,
         role=entry.role,
         precision=entry.contract.provenance.precision,
         backend=device[0],

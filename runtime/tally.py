@@ -1,159 +1,157 @@
-"""One candidate's sums over all frames, and the targets that it lost or gained."""
+"""What the tallies of masks and of boxes have in common: protocols, and targets that a candidate lost or gained."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from irforge.metrics import Match, PixelMetrics
-from irforge.runtime.limits import Limits, checks
+from irforge.datasets import Sample
+from irforge.errors import ArtifactError
+from irforge.frames import Frame, Geometry
+from irforge.runtime.limits import Limits
+from irforge.runtime.report.figures import Accuracy, BoxAccuracy, Crop, MaskAccuracy, Parity, SizeCount, TargetChange
 from irforge.runtime.report.pictures import neighbourhood_png
-from irforge.runtime.report.schema import (
-    SIZE_CLASSES,
-    Accuracy,
-    Crop,
-    OutputDifference,
-    Parity,
-    SizeClass,
-    SizeCount,
-    TargetChange,
-)
+from irforge.session import Array
 
 Plane = npt.NDArray[np.float32]
-Mask = npt.NDArray[np.bool_]
+A = TypeVar("A", MaskAccuracy, BoxAccuracy)
+Held = Mapping[str, tuple[Callable[[A], float | None], float]]
+"""By a limit's name: the figure whose change it holds, and the factor that makes it the limit's unit."""
+Pictures = tuple[Plane, Plane, Plane, Plane]
+"""Frame, truth, and what reference and candidate gave."""
 
 
 @dataclass(frozen=True)
-class Seen:
-    """One frame as the reference saw it."""
+class FrameRead:
+    """One frame on its way through all sessions."""
 
-    id: str
-    picture: Plane
-    truth: Mask | None
-    expected: Plane
-    match: Match | None
+    sample: Sample
+    raw: Frame
+    feed: Array
+    geometry: Geometry
+
+
+class Seen(Protocol):
+    """One frame as the reference saw it; `truth` is None where nobody knows it."""
+
+    @property
+    def truth(self) -> object | None: ...
+
+
+class Tally(Protocol):
+    """One candidate's sums."""
+
+    def add(self, seen: Any, answer: Any) -> None: ...
+
+    def result(self, base: Any, reference: str, frames: int) -> tuple[Accuracy | None, Parity]:
+        """Its accuracy, and its parity with the reference called so, whose accuracy is `base` (None without truth)."""
+        ...
+
+
+class Judge(Protocol):
+    """One kind of output: how it is read, scored and compared. It scores the reference itself."""
+
+    def read(self, outputs: Mapping[str, Array], geometry: Geometry, name: str) -> Any:
+        """What session `name` answers. Raises ArtifactError: it does not fit the contract."""
+        ...
+
+    def see(self, frame: FrameRead, expected: Any) -> Seen:
+        """Score the reference's answer. Raises ArtifactError: it is not finite."""
+        ...
+
+    def tally(self, limits: Limits, crops: int) -> Tally: ...
+
+    def accuracy(self) -> Accuracy: ...
+
+
+@dataclass(frozen=True)
+class Target:
+    """A true target and what (reference, candidate) made of it; the other fields are those of `TargetChange`."""
+
+    frame: str
+    row: float
+    column: float
+    area: float
+    size_class: str
+    found: tuple[bool, bool]
+    peaks: tuple[float, float]
 
 
 @dataclass
-class Tally:
-    """One candidate's sums."""
+class Changes:
+    """Targets by size class, and those that only one of reference and candidate found; the first few in pictures."""
 
-    metrics: PixelMetrics
-    limits: Limits
+    sizes: tuple[str, ...]
     crops_left: int
-    largest: float = 0.0
-    total: float = 0.0
-    pixels: int = 0
-    flipped: int = 0
-    not_finite: int = 0
-    targets: dict[SizeClass, int] = field(default_factory=lambda: dict.fromkeys(SIZE_CLASSES, 0))
-    changes: list[TargetChange] = field(default_factory=list)
+    targets: dict[str, int] = field(init=False)
+    listed: list[TargetChange] = field(default_factory=list)
 
-    def add(self, seen: Seen, found: Plane, threshold: float) -> None:
-        faults = found.size - int(np.count_nonzero(np.isfinite(found)))
-        if faults:
-            self.not_finite += faults
-            found = np.nan_to_num(found, nan=0.0, posinf=1.0, neginf=0.0)
-        difference = np.abs(found - seen.expected)
-        level = np.float32(threshold)
-        self.largest = max(self.largest, float(difference.max()))
-        self.total += float(difference.sum(dtype=np.float64))
-        self.pixels += difference.size
-        self.flipped += int(np.count_nonzero((found > level) != (seen.expected > level)))
-        if seen.truth is not None and seen.match is not None:
-            self._add_targets(seen, found, self.metrics.update(found, seen.truth))
+    def __post_init__(self) -> None:
+        self.targets = dict.fromkeys(self.sizes, 0)
 
-    def _add_targets(self, seen: Seen, found: Plane, match: Match) -> None:
-        assert seen.match is not None
-        before = {i for i, _ in seen.match.pairs}
-        after = {i for i, _ in match.pairs}
-        peaks_before, peaks_after = match.true.peaks(seen.expected), match.true.peaks(found)
-        for i, area in enumerate(match.true.areas.tolist()):
-            self.targets[size_class(area)] += 1
-            if (i in before) == (i in after):
-                continue
-            column, row = match.true.centres[i].tolist()
-            crop = _crop(seen, found, row, column) if self.crops_left > 0 else None
-            self.crops_left -= 1
-            self.changes.append(
-                TargetChange(
-                    kind="lost" if i in before else "gained",
-                    frame=seen.id,
-                    row=row,
-                    column=column,
-                    area=area,
-                    size_class=size_class(area),
-                    reference_peak=float(peaks_before[i]),
-                    candidate_peak=float(peaks_after[i]),
-                    crop=crop,
-                )
+    def add(self, target: Target, pictures: Callable[[], Pictures]) -> None:
+        self.targets[target.size_class] += 1
+        before, after = target.found
+        if before == after:
+            return
+        self.listed.append(
+            TargetChange(
+                kind="lost" if before else "gained",
+                frame=target.frame,
+                row=target.row,
+                column=target.column,
+                area=target.area,
+                size_class=target.size_class,
+                reference_peak=target.peaks[0],
+                candidate_peak=target.peaks[1],
+                crop=_crop(pictures(), target.row, target.column) if self.crops_left > 0 else None,
             )
-
-    def result(self, base: Accuracy | None, reference: str, frames: int) -> tuple[Accuracy | None, Parity]:
-        output = OutputDifference(
-            name="mask",
-            max_abs=self.largest if not self.not_finite else None,
-            mean_abs=self.total / self.pixels if not self.not_finite else None,
-            flipped_pixels=self.flipped,
-            flipped_share=self.flipped / self.pixels,
-            not_finite=self.not_finite,
         )
-        own = accuracy_of(self.metrics) if base else None
-        more = own.false_pixels_per_100_frames - base.false_pixels_per_100_frames if own and base else None
-        points = {name: _points(own, base, name) for name in ("iou", "niou", "pd")}
-        return own, Parity(
-            reference=reference,
-            frames=frames,
-            targets=base.targets if base else 0,
-            outputs=[output],
-            iou_points=points["iou"],
-            niou_points=points["niou"],
-            pd_points=points["pd"],
-            false_pixels_per_100_frames=more,
-            by_size=[self._count(name) for name in SIZE_CLASSES] if base else [],
-            changes=self.changes,
-            checks=checks(self.limits, output, points, more, base is not None),
-        )
+        self.crops_left -= 1
 
-    def _count(self, name: SizeClass) -> SizeCount:
-        kinds = [change.kind for change in self.changes if change.size_class == name]
-        return SizeCount(
-            size_class=name, targets=self.targets[name], lost=kinds.count("lost"), gained=kinds.count("gained")
-        )
+    def by_size(self) -> list[SizeCount]:
+        kinds = [(change.size_class, change.kind) for change in self.listed]
+        return [
+            SizeCount(
+                size_class=name,
+                targets=self.targets[name],
+                lost=kinds.count((name, "lost")),
+                gained=kinds.count((name, "gained")),
+            )
+            for name in self.sizes
+        ]
 
 
-def size_class(area: int) -> SizeClass:
-    """The size class of a target of `area` pixels."""
-    return SIZE_CLASSES[0] if area <= 9 else SIZE_CLASSES[1] if area <= 25 else SIZE_CLASSES[2]
-
-
-def accuracy_of(metrics: PixelMetrics) -> Accuracy:
-    """The report's form of the metrics so far."""
-    result = metrics.result()
-    assert result.fa is not None
-    return Accuracy(
-        frames=result.frames,
-        targets=result.true_targets,
-        found=result.found_targets,
-        iou=result.iou,
-        niou=result.niou,
-        pd=result.pd,
-        pd_interval=result.pd_interval,
-        fa=result.fa,
-        false_pixels_per_100_frames=100 * result.false_pixels / result.frames,
+def _crop(pictures: Pictures, row: float, column: float) -> Crop:
+    frame, *planes = pictures
+    truth, reference, candidate = (neighbourhood_png(plane, row, column) for plane in planes)
+    return Crop(
+        frame=neighbourhood_png(frame, row, column, stretch=True),
+        truth=truth,
+        reference=reference,
+        candidate=candidate,
     )
 
 
-def _points(own: Accuracy | None, base: Accuracy | None, name: str) -> float | None:
-    after, before = getattr(own, name, None), getattr(base, name, None)
-    return None if after is None or before is None else 100 * (after - before)
+def require_finite(faults: int, name: str, frame: FrameRead) -> None:
+    """Raise ArtifactError if the reference itself gives values that are not finite."""
+    if faults:
+        raise ArtifactError(f"'{name}' gives values that are not finite on frame '{frame.sample.id}'")
 
 
-def _crop(seen: Seen, found: Plane, row: float, column: float) -> Crop:
-    assert seen.truth is not None
-    planes = (seen.truth.astype(np.float32), seen.expected, found)
-    truth, expected, candidate = (neighbourhood_png(plane, row, column) for plane in planes)
-    frame = neighbourhood_png(seen.picture, row, column, stretch=True)
-    return Crop(frame=frame, truth=truth, reference=expected, candidate=candidate)
+def change(own: A | None, base: A | None, figure: Callable[[A], float | None], scale: float = 1.0) -> float | None:
+    """How much more of a figure the candidate has than the reference, times `scale`; None where one has none."""
+    after = None if own is None else figure(own)
+    before = None if base is None else figure(base)
+    # Adding 0.0 turns -0.0 into 0.0: a loss of -0.0 reads as if something were wrong.
+    return None if after is None or before is None else scale * (after - before) + 0.0
+
+
+def held(own: A | None, base: A | None, figures: Held[A]) -> dict[str, float | None]:
+    """For `checks`: the changes of figures with a limit, but for those that the reference itself does not have."""
+    there = {name: entry for name, entry in figures.items() if base and entry[0](base) is not None}
+    return {name: change(own, base, figure, scale) for name, (figure, scale) in there.items()}

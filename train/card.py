@@ -43,7 +43,7 @@ _EXPLAINED = {
     "boxes": (
         "AP is COCO's (IoU 0.50 to 0.95), over all scores. F1, Pd and false boxes are counted at the score threshold;",
         "Pd, false boxes and centre errors by the rule that a detection is right if the centres of the two boxes are",
-        "less than 3 px apart. mNoCoAP reads the contrast map between pixel centres, `legacy` as the published code does.",
+        "less than 3 px apart. mNoCoAP reads the contrast map between pixel centres, `legacy` as published code does.",
     ),
 }
 _PROTOCOLS = (

@@ -7,6 +7,7 @@ from typing import Any
 from irforge.runtime.report import charts
 from irforge.runtime.report.markup import Cell, Markup, Row, colour, element, heading, joined, named, table
 from irforge.runtime.report.schema import EngineFacts, Latency, Model, Report
+from irforge.runtime.report.views import VIEWS
 from irforge.runtime.report.wording import (
     NOT_MEASURED,
     count,
@@ -147,7 +148,7 @@ def exceptions(report: Report) -> Markup:
                 entry["weight"],
                 percent(entry["share"]),
                 Cell(entry["reason"], style="text"),
-                Cell(_moves(entry), style="text"),
+                Cell(VIEWS[report.output].moves(entry), style="text"),
             ]
             for entry in sorted(priced, key=lambda entry: -entry["share"])
         ]
@@ -158,11 +159,6 @@ def exceptions(report: Report) -> Markup:
         title = joined([named(model), size_text(model.height, model.width)], " ")
         parts += [heading(title, model.name), table(headers, rows)]
     return joined(parts)
-
-
-def _moves(entry: dict[str, Any]) -> str:
-    crossed = f"{entry['crossed']:.1f} px in 100 frames cross the threshold"
-    return f"{crossed}, |Δp| sums to {entry['difference']:.3f} a frame"
 
 
 def _kept(model: Model) -> list[dict[str, Any]]:

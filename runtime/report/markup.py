@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from irforge.runtime.report.schema import Check, Model
-from irforge.runtime.report.wording import NOT_MEASURED, precision_name, scientific, signed
+from irforge.runtime.report.figures import BoxAccuracy, Check, MaskAccuracy
+from irforge.runtime.report.schema import Model
+from irforge.runtime.report.wording import NOT_MEASURED, UNITLESS, percent, precision_name, scientific, signed
 
 
 class Markup(str):
@@ -84,12 +85,18 @@ def verdict(passed: bool | None) -> Markup:
 
 def check_chip(check: Check) -> Markup:
     """One limit: its name, the value, and the limit it was held to."""
-    small = check.unit == "probability"
+    small = check.unit in UNITLESS or (check.value is not None and 0 < abs(check.value) < 0.005)
     value = scientific(check.value) if small or check.value is None else signed(check.value).removeprefix("+")
-    measured = value.removesuffix(".00") if small else f"{value.removesuffix('.00')} {check.unit}"
+    unit = "" if check.unit in UNITLESS else f" {check.unit}".rstrip()
     mark, style = ("✓", "pass") if check.passed else ("✕", "fail")
-    words = f"{mark} {text(check.name)} <b>{text(measured)}</b> (limit {check.limit:g})"
+    words = f"{mark} {text(check.name)} <b>{text(value.removesuffix('.00') + unit)}</b> (limit {check.limit:g})"
     return Markup(f'<span class="chip {style}">{words}</span>')
+
+
+def interval_cell(accuracy: MaskAccuracy | BoxAccuracy) -> Cell:
+    """Pd above its interval."""
+    low_high = accuracy.pd_interval
+    return Cell(percent(accuracy.pd), f"{100 * low_high[0]:.1f} to {100 * low_high[1]:.1f}" if low_high else "")
 
 
 def picture(png: str, label: str) -> Markup:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from irforge.runtime.report.figures import Parity, TargetChange
 from irforge.runtime.report.markup import (
-    Cell,
     Markup,
     Row,
     check_chip,
@@ -16,29 +16,28 @@ from irforge.runtime.report.markup import (
     text,
     verdict,
 )
-from irforge.runtime.report.schema import SIZE_CLASSES, Accuracy, Model, Parity, Report, TargetChange
+from irforge.runtime.report.schema import Model, Report
+from irforge.runtime.report.views import VIEWS, View
 from irforge.runtime.report.wording import (
     NOT_MEASURED,
     chosen_engine,
     count,
     milliseconds,
-    percent,
     plural,
     precision_name,
     quantity,
     ratio,
-    scientific,
-    signed,
+    size_name,
     size_text,
 )
 
-_FALSE_PIXELS = "False px per 100"
+_COSTS = ("Parity", "p50 ms", "p99 ms", "Against FP32", "Kernels", "Moved", "Peak", "File")
 
 
 def summary(report: Report) -> Markup:
     """One row a model: what it costs and what it gains."""
-    headers = ["", "IoU", "Pd", _FALSE_PIXELS, "Parity", "p50 ms", "p99 ms", "Against FP32", "Kernels", "Moved",
-               "Peak", "File"]  # fmt: skip
+    view = VIEWS[report.output]
+    headers = ["", *view.summary.headers, *_COSTS]
     parts = []
     for index, size in enumerate(report.sizes):
         models = report.at_size(size)
@@ -48,7 +47,7 @@ def summary(report: Report) -> Markup:
         aside = f"{headline}{plural(frames, 'frame')}"
         parts += [
             heading(size_text(*size), aside),
-            table(headers, (_summary_row(m, base, report.references) for m in models)),
+            table(headers, (_summary_row(m, view, base, report.references) for m in models)),
         ]
     targets = dict.fromkeys(", ".join(plan.targets) for m in report.models if (plan := chosen_engine(m)))
     note = f"p50 and p99: one frame in, detections out, on {report.environment.cpu}. Data: {_frames(report)}."
@@ -67,17 +66,15 @@ def _frames(report: Report) -> str:
     return f"{whole}{of} frames of {data.name}, split {data.split}"
 
 
-def _summary_row(model: Model, base: Model | None, references: set[str]) -> Row:
-    accuracy, latency, plan = model.accuracy, model.latency, chosen_engine(model)
+def _summary_row(model: Model, view: View, base: Model | None, references: set[str]) -> Row:
+    latency, plan = model.latency, chosen_engine(model)
     against = NOT_MEASURED
     if latency and base and base.latency and base is not model:
         against = ratio(latency.frame.p50, base.latency.frame.p50)
     passed = model.parity.passed if model.parity else None
     return [
         named(model),
-        percent(accuracy.iou if accuracy else None, 1),
-        percent(accuracy.pd if accuracy else None, 1),
-        f"{accuracy.false_pixels_per_100_frames:.1f}" if accuracy else NOT_MEASURED,
+        *view.summary.of(model.accuracy),
         "reference" if model.name in references else verdict(passed),
         milliseconds(latency.frame.p50) if latency else NOT_MEASURED,
         milliseconds(latency.frame.p99) if latency else NOT_MEASURED,
@@ -90,55 +87,32 @@ def _summary_row(model: Model, base: Model | None, references: set[str]) -> Row:
 
 
 def accuracy(report: Report) -> Markup:
-    headers = ["", "IoU", "nIoU", "Pd", "Found", "Fa, 10⁻⁶", _FALSE_PIXELS, "Threshold", "Frames"]
     intro = f"Measured on {_frames(report)}. All models of one size saw the same frames."
     parts = [element("p", intro)]
     for size in report.sizes:
         models = [m for m in report.at_size(size) if m.accuracy]
         if models:
-            rows = [_accuracy_row(m) for m in models]
-            parts += [heading(size_text(*size), models[0].protocol), table(headers, rows)]
+            parts.append(heading(size_text(*size), models[0].protocol))
+            for columns in VIEWS[report.output].accuracy:
+                parts.append(table(["", *columns.headers], [[named(m), *columns.of(m)] for m in models]))
     return joined(parts)
-
-
-def _interval(result: Accuracy) -> str:
-    if result.pd_interval is None:
-        return ""
-    low, high = result.pd_interval
-    return f"{100 * low:.1f} to {100 * high:.1f}"
-
-
-def _accuracy_row(model: Model) -> Row:
-    result = model.accuracy
-    assert result is not None
-    return [
-        named(model),
-        percent(result.iou),
-        percent(result.niou),
-        Cell(percent(result.pd), _interval(result)),
-        f"{count(result.found)} of {count(result.targets)}",
-        f"{result.fa * 1e6:.2f}",
-        f"{result.false_pixels_per_100_frames:.1f}",
-        f"{model.threshold:g}",
-        count(result.frames),
-    ]
 
 
 def parity(report: Report) -> Markup:
     """Each candidate against the reference: the outputs, the metrics, and the limits they were held to."""
-    headers = ["", "Output", "Max |Δ|", "Mean |Δ|", "Pixels flipped", "IoU", "nIoU", "Pd", _FALSE_PIXELS]
+    view = VIEWS[report.output]
     parts = []
     for size in report.sizes:
         compared = [(m, m.parity) for m in report.at_size(size) if m.parity]
         if not compared:
             continue
         aside = f"against {compared[0][1].reference}, {plural(compared[0][1].frames, 'frame')}"
-        rows = [row for model, result in compared for row in _output_rows(model, result)]
-        parts += [heading(size_text(*size), aside), table(headers, rows)]
+        rows = [[named(model), *view.parity.of(result)] for model, result in compared]
+        parts += [heading(size_text(*size), aside), table(["", *view.parity.headers], rows)]
         parts += [_limits(m, result) for m, result in compared if result.checks]
     if not parts:
         return element("p", "Nothing was compared: there was no reference, or no truth.")
-    return joined([*parts, element("p", "IoU, nIoU and Pd: difference in points, candidate minus reference.", "note")])
+    return joined([*parts, element("p", view.parity_note, "note")])
 
 
 def _limits(model: Model, result: Parity) -> Markup:
@@ -146,36 +120,21 @@ def _limits(model: Model, result: Parity) -> Markup:
     return Markup(f'<div class="limits"><span>{named(model)}</span><div class="chips">{chips}</div></div>')
 
 
-def _output_rows(model: Model, result: Parity) -> list[Row]:
-    return [
-        [
-            named(model),
-            Markup(f"<code>{text(output.name)}</code>"),
-            Cell("not finite", style="bad") if output.not_finite else scientific(output.max_abs),
-            scientific(output.mean_abs),
-            Cell(count(output.flipped_pixels), f"{output.flipped_share * 1e6:.2f} in 10⁶"),
-            signed(result.iou_points),
-            signed(result.niou_points),
-            signed(result.pd_points),
-            signed(result.false_pixels_per_100_frames, 1),
-        ]
-        for output in result.outputs
-    ]
-
-
 def targets(report: Report) -> Markup:
     """Targets lost and gained, by size and one by one."""
-    headers = ["", *SIZE_CLASSES]
     parts = []
     for size in report.sizes:
         compared = [(m, m.parity) for m in report.at_size(size) if m.parity and m.parity.by_size]
         if not compared:
             continue
-        there = ", ".join(f"{count(s.targets)} of {s.size_class}" for s in compared[0][1].by_size)
+        sizes = compared[0][1].by_size
+        headers = ["", *(size_name(s.size_class) for s in sizes)]
+        there = ", ".join(f"{count(s.targets)} of {size_name(s.size_class)}" for s in sizes)
         rows: list[Row] = [[named(m), *(f"{s.lost} lost, {s.gained} gained" for s in r.by_size)] for m, r in compared]
         parts += [heading(size_text(*size), f"in the data: {there}"), table(headers, rows)]
     if not parts:
         return Markup("")
+    view = VIEWS[report.output]
     changes = [(m, c) for m in report.models if m.parity for c in m.parity.changes]
     pictures = [(m, c) for m, c in changes if c.crop]
     others = [(m, c) for m, c in changes if not c.crop]
@@ -185,21 +144,21 @@ def targets(report: Report) -> Markup:
         parts.append(
             element("p", "The frame as the graph saw it, the truth, and both answers around each change.", "note")
         )
-        parts.append(Markup(f'<div class="crops">{joined(_figure(m, c) for m, c in pictures)}</div>'))
+        parts.append(Markup(f'<div class="crops">{joined(_figure(m, c, view) for m, c in pictures)}</div>'))
     if others:
-        lines = "\n".join(f"{_whose(m)}: {c.kind}, {_where(c)}" for m, c in others)
+        lines = "\n".join(f"{_whose(m)}: {c.kind}, {_where(c, view)}" for m, c in others)
         title = f"{plural(len(others), 'change')} without a picture"
         parts.append(Markup(f"<details><summary>{title}</summary>{element('pre', lines)}</details>"))
     return joined(parts)
 
 
-def _figure(model: Model, change: TargetChange) -> Markup:
+def _figure(model: Model, change: TargetChange, view: View) -> Markup:
     crop = change.crop
     assert crop is not None
     pictures = [(crop.frame, "frame"), (crop.truth, "truth"), (crop.reference, "reference"),
                 (crop.candidate, precision_name(model))]  # fmt: skip
     row = joined(picture(png, label) for png, label in pictures)
-    caption = f"{element('b', change.kind.capitalize())} by {text(_whose(model))}: {text(_where(change))}"
+    caption = f"{element('b', change.kind.capitalize())} by {text(_whose(model))}: {text(_where(change, view))}"
     return Markup(f'<figure><div class="row">{row}</div><figcaption>{caption}</figcaption></figure>')
 
 
@@ -207,8 +166,8 @@ def _whose(model: Model) -> str:
     return f"{precision_name(model)} at {size_text(model.height, model.width)}"
 
 
-def _where(change: TargetChange) -> str:
+def _where(change: TargetChange, view: View) -> str:
     return (
-        f"frame {change.frame}, row {change.row:.1f}, column {change.column:.1f}, {change.area} px, "
-        f"peak {change.reference_peak:.2f} → {change.candidate_peak:.2f}"
+        f"frame {change.frame}, row {change.row:.1f}, column {change.column:.1f}, "
+        f"{change.area:g} {view.area}, {view.peak} {change.reference_peak:.2f} → {change.candidate_peak:.2f}"
     )

@@ -8,17 +8,15 @@ from importlib import resources
 from irforge.runtime.report import cost, origin, outcome
 from irforge.runtime.report.markup import Markup, element, joined, text
 from irforge.runtime.report.schema import Report
+from irforge.runtime.report.views import VIEWS
 from irforge.runtime.report.wording import plural
 
 # The browser itself refuses scripts and network, whatever a report's text holds.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 _READING = (
-    "IoU pools all frames; nIoU is the mean over frames. Pd is the share of targets (8-connected) whose centre a "
-    "detection hits within 3 pixels, one to one. False pixels belong to detections without a target; Fa is their share "
-    "of all pixels. Points are hundredths: 74.0 % to 73.5 % is −0.50 points. The threshold was chosen once, on "
-    "validation, for FP32. The machine's times say nothing of another machine's, and a plan's kernels and bytes are "
-    "counted, not timed: only a run on that GPU gives its latency."
+    "The threshold was chosen once, on validation, for FP32. The machine's times say nothing of another machine's, and "
+    "a plan's kernels and bytes are counted, not timed: only a run on that GPU gives its latency."
 )
 
 
@@ -40,7 +38,7 @@ def render(report: Report) -> str:
             _section("Left out of INT8", cost.exceptions(report)),
             _section("Machine", origin.environment(report)),
             _section("Provenance", origin.provenance(report)),
-            _section("How to read this", element("p", _READING)),
+            _section("How to read this", element("p", f"{VIEWS[report.output].reading} {_READING}")),
             _section("The command that made it", element("pre", report.command)),
             element("footer", f"irforge {report.irforge_version} · report schema {report.schema_version}"),
         ],

@@ -9,25 +9,18 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from irforge.errors import ArtifactError
 from irforge.files import write_text
+from irforge.runtime.report.figures import Accuracy, OutputKind, Parity, Part
 
-SCHEMA_VERSION = "1.0"
-
-SizeClass = Literal["up to 9 px", "10 to 25 px", "over 25 px"]
-Base64 = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]*=*$")]
-SIZE_CLASSES: tuple[SizeClass, ...] = ("up to 9 px", "10 to 25 px", "over 25 px")
+SCHEMA_VERSION = "1.1"
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Distribution(_Part):
+class Distribution(Part):
     """Times of `n` calls in milliseconds, none left out. Percentiles are measured values (nearest rank from above);
     `jitter` is p99 - p50."""
 
@@ -51,7 +44,7 @@ class Distribution(_Part):
         return self
 
 
-class Latency(_Part):
+class Latency(Part):
     """The three clocks and the host's own stages around the session, whose stage is `host`.
 
     `gpu` is null where no device tells its time, and `gpu_note` says why.
@@ -79,109 +72,7 @@ class Latency(_Part):
         return self
 
 
-class Accuracy(_Part):
-    """Pooled over all frames, at the model's own resolution. Rates are 0..1; `fa` is false pixels over all pixels.
-
-    `iou` and `niou` are null where no frame holds a target or a detection, `pd` where there is no target;
-    `pd_interval` is its 95 % Wilson interval.
-    """
-
-    frames: int = Field(gt=0)
-    targets: int = Field(ge=0)
-    found: int = Field(ge=0)
-    iou: float | None = Field(ge=0, le=1)
-    niou: float | None = Field(ge=0, le=1)
-    pd: float | None = Field(ge=0, le=1)
-    pd_interval: tuple[float, float] | None
-    fa: float = Field(ge=0, le=1)
-    false_pixels_per_100_frames: float = Field(ge=0)
-
-    @model_validator(mode="after")
-    def _counted(self) -> Accuracy:
-        if self.found > self.targets:
-            raise ValueError("more targets found than there are")
-        return self
-
-
-class OutputDifference(_Part):
-    """One output against the reference's. `flipped_share` is the share of pixels on the other side of the threshold.
-
-    Differences are null where values were met that are not finite.
-    """
-
-    name: str
-    max_abs: float | None
-    mean_abs: float | None
-    flipped_pixels: int = Field(ge=0)
-    flipped_share: float = Field(ge=0, le=1)
-    not_finite: int = Field(ge=0)
-
-
-class Crop(_Part):
-    """PNG pictures (base64) of one neighbourhood: the frame as the graph saw it (stretched to its own darkest and
-    brightest level), truth, and the probability of reference and candidate."""
-
-    frame: Base64
-    truth: Base64
-    reference: Base64
-    candidate: Base64
-
-
-class TargetChange(_Part):
-    """A target that only one of reference and candidate found. `row`, `column`: its centre, pixels of the model's own
-    resolution, pixel centres at integers. `reference_peak`, `candidate_peak`: highest probability on its pixels."""
-
-    kind: Literal["lost", "gained"]
-    frame: str
-    row: float
-    column: float
-    area: int = Field(gt=0)
-    size_class: SizeClass
-    reference_peak: float
-    candidate_peak: float
-    crop: Crop | None = None
-
-
-class SizeCount(_Part):
-    """Targets of one size class in the data, and how many of them changed."""
-
-    size_class: SizeClass
-    targets: int = Field(ge=0)
-    lost: int = Field(ge=0)
-    gained: int = Field(ge=0)
-
-
-class Check(_Part):
-    """One limit and whether it held; `value` null means that it could not be measured, which fails."""
-
-    name: str
-    value: float | None
-    limit: float
-    unit: str
-    passed: bool
-
-
-class Parity(_Part):
-    """A candidate against the reference on the same frames. Differences are candidate minus reference, in points."""
-
-    reference: str
-    frames: int = Field(gt=0)
-    targets: int = Field(ge=0)
-    outputs: list[OutputDifference]
-    iou_points: float | None
-    niou_points: float | None
-    pd_points: float | None
-    false_pixels_per_100_frames: float | None
-    by_size: list[SizeCount]
-    changes: list[TargetChange]
-    checks: list[Check]
-
-    @property
-    def passed(self) -> bool:
-        return all(check.passed for check in self.checks)
-
-
-class EngineFacts(_Part):
+class EngineFacts(Part):
     """What a compiled plan says of itself for the GPUs that share one program; a null was not in the plan.
 
     Shares (0..1) are of the convolution MACs that both read and write a type; `reads`, `writes` name all types.
@@ -198,14 +89,15 @@ class EngineFacts(_Part):
     writes: str = ""
     bytes_moved: int | None = None
     peak_bytes: int | None = None
-    weight_bytes: dict[str, int] = {}
-    notes: list[str] = []
+    weight_bytes: dict[str, int] = Field(default_factory=dict)
+    notes: list[str] = Field(default_factory=list)
 
 
-class Model(_Part):
-    """One file, or the reference, at one size."""
+class Model(Part):
+    """One file, or the reference, at one size. `variant` tells it from another file of that size and precision."""
 
     name: str
+    variant: str = ""
     role: Literal["reference", "candidate"]
     precision: Literal["fp32", "fp16", "int8"]
     backend: str
@@ -219,11 +111,11 @@ class Model(_Part):
     accuracy: Accuracy | None
     parity: Parity | None
     latency: Latency | None
-    engines: list[EngineFacts] = []
+    engines: list[EngineFacts] = Field(default_factory=list)
     contract: dict[str, Any]
 
 
-class Data(_Part):
+class Data(Part):
     """The frames that accuracy and parity were measured on."""
 
     name: str
@@ -234,7 +126,7 @@ class Data(_Part):
     licence: str = ""
 
 
-class Environment(_Part):
+class Environment(Part):
     """The machine, at the start of the measurement."""
 
     date: str
@@ -249,20 +141,21 @@ class Environment(_Part):
     packages: dict[str, str]
 
 
-class Finding(_Part):
+class Finding(Part):
     """One sentence that a reader should not miss."""
 
     level: Literal["bad", "caution", "good", "note"]
     text: str
 
 
-class Report(_Part):
-    """See the module's first lines. `findings` come worst first."""
+class Report(Part):
+    """See the module's first lines. One kind of output for all models; `findings` come worst first."""
 
     schema_version: str = SCHEMA_VERSION
     irforge_version: str
     command: str
     detector: str
+    output: OutputKind = "mask"
     data: Data
     environment: Environment
     models: list[Model] = Field(min_length=1)
@@ -270,11 +163,14 @@ class Report(_Part):
     seconds: float = Field(ge=0)
 
     @model_validator(mode="after")
-    def _references_exist(self) -> Report:
+    def _fits_together(self) -> Report:
         names = {model.name for model in self.models}
         for model in self.models:
             if model.parity and model.parity.reference not in names:
                 raise ValueError(f"'{model.name}' is compared with '{model.parity.reference}', which is not here")
+            for part in (model.accuracy, model.parity):
+                if part and part.kind != self.output:
+                    raise ValueError(f"'{model.name}' has figures of output '{part.kind}' among '{self.output}'")
         return self
 
     @property

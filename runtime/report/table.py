@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from irforge.runtime.report.schema import Model, Report
+from irforge.runtime.report.views import VIEWS, View
 from irforge.runtime.report.wording import (
     NOT_MEASURED,
     chosen_engine,
@@ -40,22 +41,23 @@ def summary_table(report: Report, size: tuple[int, int]) -> Table:
     # Eighty columns are all that a log or a serial console has: units stand in the caption.
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), title_justify="left")
     table.title, table.title_style = f"{report.detector} {size_text(*size)}", "bold"
-    table.add_column("", no_wrap=True)
-    for name in ("IoU", "Pd", "False", "Parity", "p50", "p99", "Against", "Kern.", "Moved"):
+    table.add_column("", overflow="fold")
+    view = VIEWS[report.output]
+    for name in (*view.terminal.headers, "Parity", "p50", "p99", "Against", "Kern.", "Moved"):
         table.add_column(name, justify="right", no_wrap=True)
     for model in models:
-        table.add_row(*_row(model, base, report.references))
+        table.add_row(*_row(model, view, base, report.references))
     data = report.data
     table.caption = (
-        f"{data.name}:{data.split}, {plural(data.frames, 'frame')}. IoU, Pd: %. False: pixels per 100 frames. "
+        f"{data.name}:{data.split}, {plural(data.frames, 'frame')}. {view.legend} "
         "p50, p99: ms, frame to detections. Against: FP32. Kernels and MB moved per frame: from the compiled plan."
     )
     table.caption_justify = "left"
     return table
 
 
-def _row(model: Model, base: Model | None, references: set[str]) -> list[str | Text]:
-    accuracy, latency, plan = model.accuracy, model.latency, chosen_engine(model)
+def _row(model: Model, view: View, base: Model | None, references: set[str]) -> list[str | Text]:
+    latency, plan = model.latency, chosen_engine(model)
     against = NOT_MEASURED
     if latency and base and base.latency and base is not model:
         against = ratio(latency.frame.p50, base.latency.frame.p50)
@@ -64,9 +66,7 @@ def _row(model: Model, base: Model | None, references: set[str]) -> list[str | T
         parity = Text("pass", style="green") if model.parity.passed else Text("fail", style="bold red")
     return [
         precision_name(model),
-        _percent(accuracy.iou if accuracy else None),
-        _percent(accuracy.pd if accuracy else None),
-        f"{accuracy.false_pixels_per_100_frames:.0f}" if accuracy else NOT_MEASURED,
+        *map(str, view.terminal.of(model.accuracy)),
         parity,
         milliseconds(latency.frame.p50) if latency else NOT_MEASURED,
         milliseconds(latency.frame.p99) if latency else NOT_MEASURED,
@@ -74,7 +74,3 @@ def _row(model: Model, base: Model | None, references: set[str]) -> list[str | T
         count(plan.kernels if plan else None),
         f"{plan.bytes_moved / 1e6:.1f}" if plan and plan.bytes_moved else NOT_MEASURED,
     ]
-
-
-def _percent(rate: float | None) -> str:
-    return NOT_MEASURED if rate is None else f"{100 * rate:.1f}"

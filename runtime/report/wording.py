@@ -6,6 +6,8 @@ from irforge.runtime.report.schema import EngineFacts, Model
 
 NOT_MEASURED = "–"
 MINUS = "\u2212"
+UNITLESS = ("probability", "score")
+"""Units of checks that need not be written out."""
 
 
 def milliseconds(value: float) -> str:
@@ -27,6 +29,11 @@ def quantity(value: int | float | None) -> str:
 
 def percent(rate: float | None, digits: int = 2) -> str:
     return NOT_MEASURED if rate is None else f"{100 * rate:.{digits}f} %"
+
+
+def hundredths(rate: float | None) -> str:
+    """A rate in percent without the sign, for a column whose legend has it."""
+    return NOT_MEASURED if rate is None else f"{100 * rate:.1f}"
 
 
 def signed(value: float | None, digits: int = 2) -> str:
@@ -59,8 +66,8 @@ def ratio(value: float, base: float) -> str:
     return f"{base / value:.2f}× faster" if value < base else f"{value / base:.2f}× slower"
 
 
-def plural(number: int, noun: str) -> str:
-    return f"{count(number)} {noun}{'' if number == 1 else 's'}"
+def plural(number: int, noun: str, many: str = "") -> str:
+    return f"{count(number)} {noun if number == 1 else many or noun + 's'}"
 
 
 def size_text(height: int, width: int) -> str:
@@ -68,10 +75,16 @@ def size_text(height: int, width: int) -> str:
     return f"{width} × {height}"
 
 
+def size_name(size_class: str) -> str:
+    """A size class as it is printed."""
+    return size_class.replace("px2", "px²")
+
+
 def precision_name(model: Model) -> str:
-    """What a row is called: the reference by its framework, the rest by precision."""
-    name = {"fp32": "FP32", "fp16": "FP16", "int8": "INT8"}[model.precision]
-    return f"{name}, {model.backend}" if model.role == "reference" else name
+    """What a row is called: the reference by its framework, the rest by precision, and by file where several share
+    it."""
+    name = model.precision.upper()
+    return f"{name}, {model.backend}" if model.role == "reference" else f"{name} {model.variant}".rstrip()
 
 
 def chosen_engine(model: Model) -> EngineFacts | None:

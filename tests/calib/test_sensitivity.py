@@ -10,10 +10,11 @@ import pytest
 
 from irforge.artifact import load_model, read_contract
 from irforge.calib.costs import Costs, PlaceCost, costliest, load_costs, save_costs
+from irforge.calib.distance import distance
 from irforge.calib.placement import place
 from irforge.calib.quantize import quantize_model
 from irforge.calib.ranges import load_ranges, save_ranges
-from irforge.calib.sensitivity import distance, measure_sensitivity
+from irforge.calib.sensitivity import measure_sensitivity
 from irforge.errors import CalibrationError, UsageError
 from irforge.graph import Graph
 from tests.calib.conftest import SIDE

@@ -14,9 +14,9 @@ import pytest
 from irforge.contract import Contract, InputSpec, Normalization, OutputSpec, PadToMultiple, Provenance, TensorSpec
 from irforge.datasets import Sample
 from irforge.errors import ArtifactError, CheckFailed, UsageError
-from irforge.runtime.limits import LIMITS, Limits
+from irforge.runtime.limits import LIMITS, Limit
 from irforge.runtime.parity import compare
-from irforge.runtime.tally import size_class
+from irforge.runtime.tally_masks import size_class
 from irforge.session import TensorInfo, Timings
 
 SIZE = 32
@@ -90,7 +90,9 @@ def same(p: np.ndarray) -> np.ndarray:
 
 def test_equal_sessions_differ_in_nothing(contract, sample) -> None:
     samples = [sample((4, 4, 2)), sample((20, 9, 4), name="b")]
-    result = compare(Answering(same), {"copy": Answering(same)}, samples, contract, limits={"copy": LIMITS["fp32"]})
+    result = compare(
+        Answering(same), {"copy": Answering(same)}, samples, contract, limits={"copy": LIMITS["mask"]["fp32"]}
+    )
     accuracy, parity = result.candidates["copy"]
     assert accuracy == result.reference
     assert accuracy.iou == accuracy.pd == 1 and accuracy.frames == 2 and accuracy.targets == 2
@@ -170,7 +172,7 @@ def test_padding_is_neither_compared_nor_scored(contract, sample) -> None:
 
 def test_a_missed_limit_fails_the_check_and_names_it(contract, sample) -> None:
     samples, candidate = [sample((4, 4, 2), (20, 20, 3))], {"int8": Answering(without(4, 4, 2))}
-    result = compare(Answering(same), candidate, samples, contract, limits={"int8": LIMITS["int8"]})
+    result = compare(Answering(same), candidate, samples, contract, limits={"int8": LIMITS["mask"]["int8"]})
     parity = result.candidates["int8"][1]
     assert {check.name: check.passed for check in parity.checks} == {
         "not finite": True,
@@ -189,7 +191,7 @@ def test_a_limit_is_met_when_it_is_reached_and_missed_beyond(contract, sample) -
 
     # Sums of powers of two: the differences are exact.
     candidates = {"near": flat(0.375), "far": flat(0.376)}
-    limits = dict.fromkeys(candidates, Limits(probability=0.25))
+    limits = dict.fromkeys(candidates, (Limit("max |Δp|", 0.25, "probability"),))
     result = compare(flat(0.125), candidates, [sample()], contract, limits=limits)
     assert result.candidates["near"][1].passed and not result.candidates["far"][1].passed
 
@@ -209,15 +211,15 @@ def test_values_that_are_not_finite_fail_whatever_the_limits(contract, sample) -
 
 
 def test_without_truth_outputs_are_compared_and_metrics_left_out(contract, sample) -> None:
-    limits = {"c": LIMITS["int8"]}
+    limits = {"c": LIMITS["mask"]["int8"]}
     result = compare(Answering(same), {"c": Answering(same)}, [sample((4, 4, 2), mask=False)], contract, limits=limits)
     accuracy, parity = result.candidates["c"]
     assert result.reference is None and accuracy is None and parity.iou_points is None
     assert [check.name for check in parity.checks] == ["not finite"]
 
 
-def test_some_frames_without_masks_are_refused(contract, sample) -> None:
-    with pytest.raises(UsageError, match="only 1 of 2 frames have masks"):
+def test_some_frames_without_truth_are_refused(contract, sample) -> None:
+    with pytest.raises(UsageError, match="only 1 of 2 frames have truth"):
         compare(Answering(same), {}, [sample((4, 4, 2)), sample(name="b", mask=False)], contract)
     with pytest.raises(UsageError, match="no frame"):
         compare(Answering(same), {}, [], contract)

@@ -20,21 +20,23 @@ from irforge.runtime.clocks import distribution
 from irforge.runtime.findings import findings
 from irforge.runtime.machine import environment
 from irforge.runtime.report import wording
-from irforge.runtime.report.page import render
-from irforge.runtime.report.schema import (
-    SIZE_CLASSES,
-    Accuracy,
+from irforge.runtime.report.figures import (
+    MASK_SIZES,
     Check,
     Crop,
+    MaskAccuracy,
+    MaskParity,
+    OutputDifference,
+    SizeCount,
+    TargetChange,
+)
+from irforge.runtime.report.page import render
+from irforge.runtime.report.schema import (
     Data,
     EngineFacts,
     Latency,
     Model,
-    OutputDifference,
-    Parity,
     Report,
-    SizeCount,
-    TargetChange,
     json_schema,
     parse_report,
     read_report,
@@ -65,8 +67,8 @@ def latency(milliseconds: float) -> Latency:
     )
 
 
-def accuracy(iou: float = 0.74) -> Accuracy:
-    return Accuracy(
+def accuracy(iou: float = 0.74) -> MaskAccuracy:
+    return MaskAccuracy(
         frames=20,
         targets=300,
         found=280,
@@ -79,8 +81,8 @@ def accuracy(iou: float = 0.74) -> Accuracy:
     )
 
 
-def parity(more: float = 0.0, changes: tuple[TargetChange, ...] = ()) -> Parity:
-    return Parity(
+def parity(more: float = 0.0, changes: tuple[TargetChange, ...] = ()) -> MaskParity:
+    return MaskParity(
         reference="net.onnx",
         frames=20,
         targets=300,
@@ -93,7 +95,7 @@ def parity(more: float = 0.0, changes: tuple[TargetChange, ...] = ()) -> Parity:
         niou_points=0.02,
         pd_points=-0.33,
         false_pixels_per_100_frames=more,
-        by_size=[SizeCount(size_class=name, targets=100, lost=0, gained=0) for name in SIZE_CLASSES],
+        by_size=[SizeCount(size_class=name, targets=100, lost=0, gained=0) for name in MASK_SIZES],
         changes=list(changes),
         checks=[
             Check(name="more false pixels", value=more, limit=20, unit="per 100 frames", passed=more <= 20),
@@ -152,7 +154,7 @@ def model(name: str, precision: str, milliseconds: float, **fields: Any) -> Mode
     return Model(name=name, precision=precision, **values | fields)
 
 
-def make(*models: Model) -> Report:
+def make(*models: Model, **fields: Any) -> Report:
     here, data = (
         environment(1).model_copy(update={"load_average": (0.1, 0.1, 0.1), "gpu": "none"}),
         Data(name="SET", split="test", frames=20, frames_in_split=20, targets=300, licence="CC0"),
@@ -166,6 +168,7 @@ def make(*models: Model) -> Report:
         models=list(models),
         findings=findings(models, data, here),
         seconds=12,
+        **fields,
     )
 
 
@@ -259,9 +262,11 @@ def test_a_written_report_fits_the_schema_and_reads_back_equal(example: Report, 
         (lambda r: r["models"][0]["accuracy"].update(found=301), "more targets found"),
         (lambda r: r["models"][1]["parity"].update(reference="x"), "not here"),
         (lambda r: r["models"][1]["parity"]["changes"][0]["crop"].update(frame='"><script>'), "crop.frame"),
+        (lambda r: r.update(output="boxes"), "'net.onnx' has figures of output 'mask' among 'boxes'"),
+        (lambda r: r["models"][0]["accuracy"].update(kind="boxes"), "models.0.accuracy.boxes"),
         (lambda r: r.update(extra=1), "extra"),
         (lambda r: r.pop("command"), "command"),
-        (lambda r: r.update(schema_version="2.0"), "schema 2.0, this irforge reads 1.0"),
+        (lambda r: r.update(schema_version="2.0"), "schema 2.0, this irforge reads 1.1"),
     ],
 )
 def test_a_report_that_contradicts_itself_is_one_line(example: Report, tmp_path: Path, edit, message: str) -> None:
@@ -270,6 +275,18 @@ def test_a_report_that_contradicts_itself_is_one_line(example: Report, tmp_path:
     with pytest.raises(ArtifactError, match=re.escape(message)) as caught:
         parse_report(json.dumps(raw), "r.json")
     assert "\n" not in caught.value.line and "r.json" in caught.value.line
+
+
+def test_a_report_of_schema_1_0_reads_as_one_of_masks(example: Report) -> None:
+    raw = json.loads(example.model_dump_json())
+    raw["schema_version"] = "1.0"
+    del raw["output"]
+    for entry in raw["models"]:
+        del entry["variant"], entry["accuracy"]["kind"]
+        if entry["parity"]:
+            del entry["parity"]["kind"]
+    jsonschema.validate(raw, json.loads(json_schema()))
+    assert parse_report(json.dumps(raw), "old") == example.model_copy(update={"schema_version": "1.0"})
 
 
 @pytest.mark.parametrize("content", [None, "", "[]", "{", '{"a": 1}', b"\xff\xfe\x00"])
@@ -375,6 +392,33 @@ def test_a_limit_missed_by_a_single_target_of_a_small_set_is_told_from_a_fault()
     assert verdict(Check(value=125, **more), 36) == "caution"
     assert verdict(Check(value=126, **more), 36) == "bad"
     assert verdict(Check(name="not finite", value=3, limit=0, unit="values", passed=False), 36) == "bad"
+
+
+def test_two_files_of_one_precision_are_told_apart_and_their_plans_compared() -> None:
+    before = engine(400_000_000).model_copy(update={"kernels": 640})
+    report = make(
+        model("net.plain.onnx", "fp32", 120, variant="net.plain", engines=[before]),
+        model("net.onnx", "fp32", 100, variant="net", engines=[engine(100_000_000)], parity=parity()),
+        model("net.int8.onnx", "int8", 50, engines=[engine(50_000_000)]),
+    )
+    words = Reader(render(report)).words
+    note = (
+        "Compiled for SM 8.0, 8.6, 8.9, 12.0, a frame of 256 × 256 takes 150 kernels and 100.0 MB moved as net, "
+        "640 kernels and 400.0 MB moved as net.plain: 0.23 of the kernels, 0.25 of the bytes."
+    )
+    assert [f.text for f in report.findings if f.level == "note"] == [note] and note in words
+    assert "FP32 net.plain" in words and "FP32 net " in words
+    assert any(f.text.startswith("Within limits: at 256 × 256 FP32 net (") for f in report.findings)
+    console = Console(width=80, record=True, file=StringIO())
+    print_report(report, console)
+    shown = console.export_text()
+    assert "640" in shown and "400.0" in shown and "…" not in shown
+
+
+def test_plans_for_other_gpus_are_not_compared() -> None:
+    other = engine(400_000_000).model_copy(update={"targets": ["7.5"]})
+    models = [model(f"{n}.onnx", "fp32", 9, variant=n, engines=[plan]) for n, plan in (("a", other), ("b", engine(1)))]
+    assert not [f for f in make(*models).findings if f.level == "note"]
 
 
 def test_a_busy_machine_and_few_targets_are_confessed() -> None:

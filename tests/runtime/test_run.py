@@ -14,6 +14,7 @@ import pytest
 
 from irforge.runtime.run import closing_line, run
 from irforge.session import StageTimes
+from tests.box_model import box_frame, write_box_model
 
 Model = Callable[..., Path]
 Frames = Callable[..., np.ndarray]
@@ -54,3 +55,22 @@ def test_the_closing_line_gives_percentiles_of_every_stage() -> None:
     assert closing_line(times, 7) == (
         "100 frames, 7 detections; ms at p50/p99: prepare 50.00/99.00, infer 500.00/990.00, decode 5.00/9.90"
     )
+
+
+def test_boxes_without_centres_become_json_lines_and_pictures(tmp_path: Path) -> None:
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for index, targets in enumerate([[(10, 20), (40, 30)], []]):
+        cv2.imwrite(str(frames / f"f{index}.png"), box_frame(*targets))
+    out, overlay = tmp_path / "out.jsonl", tmp_path / "overlay"
+    run(write_box_model(tmp_path / "peaks.onnx"), str(frames), json_lines=out, overlay=overlay)
+    first, second = (json.loads(line)["detections"] for line in out.read_text().splitlines())
+    assert second == [] and [found["label"] for found in first] == ["target"] * 2
+    # Nobody asks for a centre that the detector does not give; the area is the box's.
+    assert set(first[0]) == {"box", "score", "class", "label", "area"}
+    assert sorted(found["box"] for found in first) == [
+        pytest.approx([10, 20, 13, 23], abs=0.3),
+        pytest.approx([40, 30, 43, 33], abs=0.3),
+    ]
+    marked, plain = (cv2.imread(str(path)) for path in sorted(overlay.iterdir()))
+    assert (marked[..., 1] > marked[..., 2]).any() and not (plain[..., 1] > plain[..., 2]).any()

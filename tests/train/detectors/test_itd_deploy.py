@@ -208,9 +208,9 @@ def test_the_exported_decoder_agrees_on_plateaus_and_small_maps(free: bool) -> N
 
 
 def boxes_by_hand(logits: np.ndarray, ltrb: np.ndarray, offset: np.ndarray) -> np.ndarray:
-    """Score and box of each peak, highest first, equal ones in the order of their 2 x 2 blocks."""
+    """Score and box of each peak, highest first, equal ones in raster order."""
     rows = []
-    for y, x in sorted(peaks_by_hand(logits[0]), key=lambda cell: (-logits[0][cell], cell[0] // 2, cell[1] // 2)):
+    for y, x in sorted(peaks_by_hand(logits[0]), key=lambda cell: -logits[0][cell]):
         centre = np.array([x, y]) + offset[:, y, x]
         reach = ltrb[:, y, x]
         rows.append([1 / (1 + np.exp(-logits[0, y, x])), *(centre - reach[:2]) * 2, *(centre + reach[2:]) * 2])

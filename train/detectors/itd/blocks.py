@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from irforge.train.ops.nearest import enlarge
+
 Fuse = Literal["published", "clean"]
 
 CROSS_SQUEEZE = 8
@@ -36,10 +38,6 @@ def separable(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequen
 def interleave(first: Tensor, second: Tensor) -> Tensor:
     """Channels of two tensors in turn: a shuffle in two groups of their concatenation."""
     return torch.stack([first, second], dim=2).flatten(1, 2)
-
-
-def enlarge(x: Tensor, factor: int) -> Tensor:
-    return x if factor == 1 else F.interpolate(x, scale_factor=float(factor), mode="nearest")
 
 
 class ChannelGate(nn.Module):
@@ -86,7 +84,7 @@ class WeightingBlock(nn.Module):
         gate = torch.sigmoid(self.excite(F.relu(self.squeeze(torch.cat(pooled, dim=1)))))
         outputs = []
         for i, part in enumerate(gate.split(self.halves, dim=1)):
-            x = worked[i] * enlarge(part, factors[i])
+            x = worked[i] * enlarge(part, factors[i], self.training)
             outputs.append(interleave(passed[i], self.gates[i](self.filters[i](x))))
         return outputs
 
@@ -147,8 +145,8 @@ class Exchange(nn.Module):
         last = len(branches) - 1
         total = self.up[f"{last}to{i}"](branches[last])
         for j in range(last - 1, i, -1):
-            total = self.up[f"{j}to{i}"](branches[j]) + enlarge(total, 2)
-        return enlarge(total, 2)
+            total = self.up[f"{j}to{i}"](branches[j]) + enlarge(total, 2, self.training)
+        return enlarge(total, 2, self.training)
 
     def _term_by_term(self, branches: list[Tensor]) -> list[Tensor]:
         branches = list(branches)
@@ -168,7 +166,7 @@ class Exchange(nn.Module):
         if i == j:
             return branches[i]
         if j > i:
-            return enlarge(self.up[f"{j}to{i}"](branches[j]), 2 ** (j - i))
+            return enlarge(self.up[f"{j}to{i}"](branches[j]), 2 ** (j - i), self.training)
         result: Tensor = self.down[f"{j}to{i}"](branches[j])
         return result
 
