@@ -36,7 +36,7 @@ def encode(levels: Plane, boxes: Plane, *, light: bool = True, legacy_half_pixel
         legacy_half_pixel: see `centre_of_light`.
     """
     boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    centres: Plane = np.float32(0.5) * (boxes[:, :2] + boxes[:, 2:])
     if light and len(boxes):
         centres = np.array([centre_of_light(levels, box, legacy_half_pixel) for box in boxes], np.float32)
     return dense_targets((levels.shape[0], levels.shape[1]), boxes, centres)
