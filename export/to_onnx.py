@@ -22,10 +22,13 @@ def export_checkpoint(
     fit: str | None = None,
     dynamic_size: bool = False,
     opset: int = 20,
-    target: Target = "tensorrt",
+    target: Target | None = "tensorrt",
     trust: bool = False,
 ) -> Summary:
     """Export a checkpoint, prove that the graph equals the trained module, and write it with its contract inside.
+
+    Args:
+        target: what the graph is rewritten for; None leaves torch's export as it is, to measure the rewrites against.
 
     Raises:
         UsageError: a size, fit or opset that the detector or its contract does not allow.
@@ -50,7 +53,12 @@ def export_checkpoint(
     contract = contract.with_provenance(
         weights_sha256=contract.provenance.weights_sha256 or digest, irforge_version=__version__, precision="fp32"
     ).with_step(
-        "export", checkpoint=checkpoint.name, checkpoint_sha256=digest, opset=opset, target=target, parity=parity
+        "export",
+        checkpoint=checkpoint.name,
+        checkpoint_sha256=digest,
+        opset=opset,
+        target=target or "plain",
+        parity=parity,
     )
     embed_contract(model, contract)
     save_model(output, model)
@@ -65,14 +73,21 @@ def export(
     fit: Annotated[str, typer.Option(help="squash, letterbox or pad-to-multiple, instead of the default.")] = "",
     dynamic_size: Annotated[bool, typer.Option(help="Any size, in multiples of the detector's stride.")] = False,
     opset: Annotated[int, typer.Option(help="ONNX opset; 20 is the newest that JetPack 6 reads.")] = 20,
-    target: Annotated[str, typer.Option("--for", help="tensorrt, or cpu for ONNX Runtime's CPU kernels.")] = "tensorrt",
+    target: Annotated[
+        str, typer.Option("--for", help="tensorrt, or cpu for ONNX Runtime's CPU kernels. [default: tensorrt]")
+    ] = "",
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Leave out every rewrite: what they gain is measured against this.")
+    ] = False,
     trust: Annotated[bool, typer.Option(help="Load a pickled checkpoint. It can run any code: only your own.")] = False,
 ) -> None:
     """Export a trained detector to ONNX: frames in, target mask out, with its contract inside."""
     from irforge.export.summary import print_summary
 
-    if target not in ("tensorrt", "cpu"):
+    if target not in ("", "tensorrt", "cpu"):
         raise UsageError(f"there is no target '{target}'", "Targets: tensorrt, cpu")
+    if plain and target:
+        raise UsageError("a plain export is for no target", "Leave out --plain or --for")
     if output.suffix != ".onnx":
         raise UsageError(f"'{output}' does not end in .onnx")
     summary = export_checkpoint(
@@ -82,7 +97,7 @@ def export(
         fit=fit or None,
         dynamic_size=dynamic_size,
         opset=opset,
-        target="cpu" if target == "cpu" else "tensorrt",
+        target=None if plain else "cpu" if target == "cpu" else "tensorrt",
         trust=trust,
     )
     print_summary(summary, f"{checkpoint} -> {output}")

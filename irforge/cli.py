@@ -23,6 +23,7 @@ VERBS = {
     "quantize": ("irforge.calib.quantize", "quantize", "Make an INT8 deployable from ranges."),
     "half": ("irforge.calib.half", "half", "Make an FP16 deployable."),
     "fuse": ("irforge.export.fuse", "fuse", "Write patterns as custom operators for plugins."),
+    "unroll": ("irforge.export.unroll", "unroll", "Spell a graph out for compilers, right before building."),
     "build": ("irforge.runtime.build", "build", "Compile an engine, GPU or not, and prove its precision."),
     "run": ("irforge.runtime.run", "run", "Detect in a folder or a video."),
     "bench": ("irforge.bench", "bench", "Measure what each precision costs and gains."),

@@ -7,8 +7,14 @@ from typing import Literal
 
 from onnx import ModelProto
 
+from irforge.export.passes.activations import spell_out_mish
 from irforge.export.passes.affine import fold_affine_after, fold_affine_before
 from irforge.export.passes.constants import fold_constants
+from irforge.export.passes.convolutions import (
+    merge_parallel_convolutions,
+    merge_summed_convolutions,
+    pad_hidden_channels,
+)
 from irforge.export.passes.cpu import (
     blocked_residuals,
     declare_upsampled_shapes,
@@ -18,6 +24,12 @@ from irforge.export.passes.cpu import (
     upsampled_planes_as_products,
 )
 from irforge.export.passes.reductions import global_max_as_reduction, merge_shared_perceptrons
+from irforge.export.passes.scales import merge_channel_gates, pool_before_moves
+from irforge.export.passes.unrolled import (
+    filter_by_taps,
+    pool_by_reduction,
+    repeat_by_broadcast,
+)
 from irforge.graph import Graph
 
 Pass = Callable[[Graph], int]
@@ -29,7 +41,12 @@ ALWAYS: tuple[Pass, ...] = (
     fold_affine_after,
     global_max_as_reduction,
     merge_shared_perceptrons,
+    merge_channel_gates,
+    pool_before_moves,
+    merge_parallel_convolutions,
+    spell_out_mish,
 )
+FOR_TENSORRT: tuple[Pass, ...] = (merge_summed_convolutions, pad_hidden_channels)
 FOR_CPU: tuple[Pass, ...] = (
     declare_upsampled_shapes,
     split_concatenations,
@@ -38,6 +55,8 @@ FOR_CPU: tuple[Pass, ...] = (
     blocked_residuals,
     upsampled_planes_as_products,
 )
+FOR_ENGINES: tuple[Pass, ...] = (repeat_by_broadcast, pool_by_reduction, filter_by_taps)
+"""What `irforge unroll` runs, in this order: after calibration, for compilers alone."""
 
 
 def run_passes(model: ModelProto, target: Target = "tensorrt") -> dict[str, int]:
@@ -51,7 +70,7 @@ def run_passes(model: ModelProto, target: Target = "tensorrt") -> dict[str, int]
     """
     graph = Graph(model)
     counts: dict[str, int] = {}
-    for rewrite in (*ALWAYS, *FOR_CPU) if target == "cpu" else ALWAYS:
+    for rewrite in (*ALWAYS, *(FOR_CPU if target == "cpu" else FOR_TENSORRT)):
         counts[rewrite.__name__] = rewrite(graph)
         graph.tidy()
     return counts

@@ -14,12 +14,16 @@ from irforge.contract import Contract, PadToMultiple, Provenance
 from irforge.detections import decode as decode_on_host
 from irforge.export.convert import onnx_from_part, onnx_from_torch
 from irforge.frames import prepare
+from irforge.train.detectors.itd import deploy
 from irforge.train.detectors.itd.decode import decode
 from irforge.train.detectors.itd.deploy import ITD, ItdDeployable
 from irforge.train.detectors.itd.encode import encode
+from irforge.train.detectors.itd.loss import ItdLoss
 from irforge.train.detectors.itd.network import ITDNet, Maps
 from irforge.train.detectors.itd.reference import ItdReference
+from irforge.train.detectors.registry import find_detector
 from irforge.train.ops.peaks import NOTHING, is_peak, top_peaks
+from irforge.train.recipe import read_recipe
 
 LOW = -9.0
 
@@ -172,6 +176,14 @@ def test_own_weights_are_recognised(channels: int) -> None:
     assert options == {"in_channels": channels}
     ITD.build(**options).load_state_dict(network.state_dict())
     assert ITD.options_of({"other": torch.zeros(1)}) is None
+
+
+def test_the_published_recipe_suits_the_detector() -> None:
+    recipe = read_recipe(Path(deploy.__file__).with_name("recipe.yaml"))
+    assert find_detector(recipe.detector) is ITD
+    assert sum(p.numel() for p in ITD.build(**recipe.network).parameters()) == 1_173_679
+    assert ITD.loss(**recipe.loss) == ItdLoss(legacy_half_pixel=True)
+    assert (recipe.input.mean, recipe.input.std, recipe.epochs) == (deploy.MEAN, deploy.STD, 140)
 
 
 def test_a_network_of_three_channels_gets_the_frame_in_each() -> None:

@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 from irforge.train.detectors.itd.blocks import Exchange, Fuse, interleave
 from irforge.train.detectors.itd.network import ITDNet
+from irforge.train.ops.mish import Mish
+from irforge.train.ops.nearest import enlarge
 
 GOLDEN = {
     "published": {
@@ -195,6 +197,28 @@ def _keep_biased_variance(bn: nn.Module, args: tuple[Tensor], output: Tensor) ->
     if bn.training:
         values = args[0].numel() // args[0].shape[1]
         bn.get_buffer("running_var").mul_(1 - 1 / values)
+
+
+def test_mish_is_the_same_in_training_with_its_gradient() -> None:
+    x = torch.linspace(-30, 30, 601, dtype=torch.float64, requires_grad=True)
+    layer = Mish().train()
+    torch.testing.assert_close(layer(x), F.mish(x), rtol=1e-12, atol=1e-14)
+    assert torch.autograd.gradcheck(layer, x)
+    far = torch.tensor([-1e4, 1e4], requires_grad=True)
+    layer(far).sum().backward()
+    assert layer(far).tolist() == [0, 1e4] and far.grad is not None and far.grad.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("factor", [1, 2, 8])
+def test_enlarging_is_the_same_in_training_with_its_gradient(factor: int) -> None:
+    wide = torch.randn(2, 6, 4, 3, dtype=torch.float64, requires_grad=True)
+    outcomes = []
+    for training in (True, False):
+        y = enlarge(wide[:, 1:4], factor, training)
+        (gradient,) = torch.autograd.grad(y, wide, torch.arange(y.numel(), dtype=torch.float64).view_as(y))
+        outcomes.append((y, gradient))
+    (ours, our_gradient), (plain, gradient) = outcomes
+    assert torch.equal(ours, plain) and torch.equal(our_gradient, gradient)
 
 
 def test_maps_have_half_the_sides_of_the_frame() -> None:
