@@ -100,7 +100,8 @@ def differences(expected: Mapping[str, Array], found: Mapping[str, Array], contr
     """Largest absolute difference of each output of some frames.
 
     A box without a partner, and a class that differs, count in the scores: by how far the box stands above the lowest
-    of the other answer, which is 0 unless that has all its slots filled.
+    of the other answer, which is 0 unless that has all its slots filled. Those that score less than a tenth of the
+    threshold do not count: on a plain frame rounding alone decides where faint maxima lie.
     """
     if contract.output.kind == "mask":
         pairs = {
@@ -108,15 +109,17 @@ def differences(expected: Mapping[str, Array], found: Mapping[str, Array], contr
         }
         return {name: float(np.abs(one - other).max()) for name, (one, other) in pairs.items()}
     worst = dict.fromkeys(expected, 0.0)
+    least = contract.output.score_threshold / 10
     for one, other in zip(_answers(expected), _answers(found), strict=True):
         if not all(np.isfinite(part).all() for part in (one.boxes, one.scores, other.boxes, other.scores)):
             return dict.fromkeys(expected, math.nan)
         pairing = pair_detections(one, other)
         moved = np.abs(one.boxes[pairing.one] - other.boxes[pairing.other])
+        lone, others = one.scores[pairing.only_one], other.scores[pairing.only_other]
         changes = (
             np.abs(one.scores[pairing.one] - other.scores[pairing.other]),
-            one.scores[pairing.only_one] - other.scores.min(initial=1.0),
-            other.scores[pairing.only_other] - one.scores.min(initial=1.0),
+            lone[lone >= least] - other.scores.min(initial=1.0),
+            others[others >= least] - one.scores.min(initial=1.0),
         )
         worst["boxes"] = max(worst["boxes"], float(moved.max(initial=0.0)))
         worst["scores"] = max(worst["scores"], *(float(change.max(initial=0.0)) for change in changes))

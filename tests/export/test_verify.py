@@ -61,3 +61,10 @@ def test_a_box_at_the_cut_of_full_slots_may_be_another() -> None:
 def test_values_that_are_not_finite_never_pass() -> None:
     broken = answer(scores=[0.9, math.nan, 0.5])
     assert all(math.isnan(value) for value in differences(answer(), broken, contract()).values())
+
+
+def test_faint_boxes_without_a_partner_are_rounding() -> None:
+    faint, elsewhere = [0.9, 0.5, 0.02], [*BOXES[:2], [50, 50, 54, 54]]
+    empty = answer([*BOXES[:2], [0, 0, 0, 0]], [0.9, 0.5, 0.0])
+    assert differences(answer(scores=faint), answer(elsewhere, faint), contract())["scores"] == 0.0
+    assert differences(answer(scores=faint), empty, contract())["scores"] == 0.0
