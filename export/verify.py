@@ -114,7 +114,8 @@ def differences(expected: Mapping[str, Array], found: Mapping[str, Array], contr
         if not all(np.isfinite(part).all() for part in (one.boxes, one.scores, other.boxes, other.scores)):
             return dict.fromkeys(expected, math.nan)
         pairing = pair_detections(one, other)
-        moved = np.abs(one.boxes[pairing.one] - other.boxes[pairing.other])
+        seen = one.scores[pairing.one] >= least
+        moved = np.abs(one.boxes[pairing.one] - other.boxes[pairing.other])[seen]
         lone, others = one.scores[pairing.only_one], other.scores[pairing.only_other]
         changes = (
             np.abs(one.scores[pairing.one] - other.scores[pairing.other]),

@@ -46,7 +46,8 @@ def merge_channel_gates(graph: Graph) -> int:
     merged = 0
     for split in graph.of_type("Split"):
         family = [gate for part in split.output for gate in _channel_gates(graph, part)]
-        if attribute(split, "axis", 0) != 1 or len(family) < 2:
+        # A gate of one pixel would say nothing about the size of its map.
+        if attribute(split, "axis", 0) != 1 or len(family) < 2 or 1 in (graph.shape(split.input[0]) or ())[2:]:
             continue
         pooled = [gate.source if gate.scale == 1 else average_pool(graph, gate.source, gate.scale) for gate in family]
         mean = graph.add("ReduceMean", [graph.add("Concat", pooled, axis=1), integers(graph, [2, 3])], keepdims=1)
@@ -157,6 +158,7 @@ class _Moves:
         return average_pool(graph, name, window)
 
     def _split_again(self, split: NodeProto, source: str) -> list[str]:
+        # A Gather of the wanted channels would be shorter, but keeps TensorRT-RTX from fusing (323 kernels, not 295).
         for reader in self.graph.consumers(source):
             if is_op(reader, "Split") and reader.input[1:] == split.input[1:]:
                 return list(reader.output)

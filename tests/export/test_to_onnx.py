@@ -109,6 +109,8 @@ def test_a_pickle_is_refused_without_trust(tmp_path: Path) -> None:
 def test_impossible_arguments_are_named(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no target 'gpu'"):
         export(checkpoint, tmp_path / "a.onnx", target="gpu")
+    with pytest.raises(UsageError, match="for no target"):
+        export(checkpoint, tmp_path / "a.onnx", target="cpu", plain=True)
     with pytest.raises(UsageError, match=r"does not end in \.onnx"):
         export(checkpoint, tmp_path / "a.engine")
     with pytest.raises(UsageError, match="multiples of 16"):

@@ -68,3 +68,11 @@ def test_faint_boxes_without_a_partner_are_rounding() -> None:
     empty = answer([*BOXES[:2], [0, 0, 0, 0]], [0.9, 0.5, 0.0])
     assert differences(answer(scores=faint), answer(elsewhere, faint), contract())["scores"] == 0.0
     assert differences(answer(scores=faint), empty, contract())["scores"] == 0.0
+
+
+def test_where_a_faint_maximum_lies_is_rounding() -> None:
+    """The cells of a plain frame are all alike, and the next one may be the highest."""
+    moved = np.array(BOXES, np.float32)
+    moved[1, [0, 2]] += 1
+    scores = [0.9, 0.02, 0.01]
+    assert differences(answer(scores=scores), answer(moved, scores), contract())["boxes"] == 0.0
