@@ -38,7 +38,7 @@ def measure(checkpoint: Path, size: tuple[int, int], rounds: int, frames_per_rou
     """Latency of the forms at one size (height, width), on one thread, interleaved."""
     from onnx import ModelProto
 
-    from benchmarks.itd import EagerItd, EagerItdSession
+    from benchmarks.itd import EagerItdSession
     from irforge.artifact import embed_contract, save_model
     from irforge.export.convert import contract_for, finish, trace
     from irforge.export.fuse import fuse_model
@@ -48,12 +48,15 @@ def measure(checkpoint: Path, size: tuple[int, int], rounds: int, frames_per_rou
     from irforge.runtime.benchmark import Schedule, measure_latency
     from irforge.runtime.detector import SessionDetector
     from irforge.train.checkpoint import load_deployable
+    from irforge.train.detectors.itd.deploy import ItdDeployable
+    from irforge.train.detectors.itd.reference import ItdReference
 
     deployable, trained = load_deployable(checkpoint)
     contract = contract_for(trained, deployable.stride, size)
     eager: Any
-    if trained.provenance.detector == "itd":
-        eager, module = EagerItdSession(checkpoint, size), EagerItd(deployable)
+    if isinstance(deployable, ItdDeployable):
+        eager = EagerItdSession(checkpoint, size)
+        module = ItdReference(deployable)
     else:
         eager = TorchSession(checkpoint, threads=1, plain=True, size=size)
         module = PlainNetwork(deployable, contract)

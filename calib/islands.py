@@ -143,22 +143,14 @@ def _behind_float_door(graph: Graph) -> set[str]:
 
 def last_products(graph: Graph) -> set[str]:
     """First outputs of the convolutions and products with constant weights that no other one follows."""
-    return {name for name, followed in _products_followed(graph).items() if not followed}
+    leading = _leading_to_products(graph)
+    return {n.output[0] for n in graph.nodes if _has_weights(n, graph) and n.output[0] not in leading}
 
 
 def _decoder(graph: Graph) -> set[str]:
     """First outputs of all nodes behind the last convolutions and products with constant weights."""
     leading = _leading_to_products(graph)
-    products = _products_followed(graph)
-    return {
-        node.output[0] for node in graph.nodes if node.output[0] not in products and leading.isdisjoint(node.output)
-    }
-
-
-def _products_followed(graph: Graph) -> dict[str, bool]:
-    """For each convolution or product with constant weights, by first output, whether another one follows it."""
-    leading = _leading_to_products(graph)
-    return {node.output[0]: node.output[0] in leading for node in graph.nodes if _has_weights(node, graph)}
+    return {n.output[0] for n in graph.nodes if not _has_weights(n, graph) and leading.isdisjoint(n.output)}
 
 
 def _leading_to_products(graph: Graph) -> set[str]:

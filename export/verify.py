@@ -18,7 +18,7 @@ from irforge.contract import Contract, Range
 from irforge.detections import Detections
 from irforge.errors import CheckFailed
 from irforge.runtime.backends.ort import OrtSession
-from irforge.runtime.pairing import pair_detections
+from irforge.runtime.pairing import FLOOR, pair_detections
 
 Array = npt.NDArray[np.generic]
 
@@ -109,7 +109,7 @@ def differences(expected: Mapping[str, Array], found: Mapping[str, Array], contr
         }
         return {name: float(np.abs(one - other).max()) for name, (one, other) in pairs.items()}
     worst = dict.fromkeys(expected, 0.0)
-    least = contract.output.score_threshold / 10
+    least = FLOOR * contract.output.score_threshold
     for one, other in zip(_answers(expected), _answers(found), strict=True):
         if not all(np.isfinite(part).all() for part in (one.boxes, one.scores, other.boxes, other.scores)):
             return dict.fromkeys(expected, math.nan)

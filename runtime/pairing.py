@@ -14,6 +14,8 @@ from irforge.metrics.pixel import MATCH_DISTANCE
 Rows = npt.NDArray[np.int64]
 
 LEAST_IOU = 0.5
+FLOOR = 0.1
+"""Detections whose score is below this share of the threshold are not compared: rounding may decide where they lie."""
 
 
 @dataclass(frozen=True, eq=False)

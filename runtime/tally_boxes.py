@@ -14,19 +14,14 @@ from irforge.datasets import BoxTruth
 from irforge.detections import Detections, decode
 from irforge.frames import Geometry
 from irforge.metrics import SIZE_BUCKETS, BoxMatch, BoxMetrics, Rates
-from irforge.metrics.alarms import alarm_count
+from irforge.metrics.alarms import FRAME_RATE, alarm_count
 from irforge.metrics.matching import box_areas, box_centres, centre_distances
 from irforge.metrics.pixel import MATCH_DISTANCE
 from irforge.runtime.limits import Limits, checks
-from irforge.runtime.pairing import crossings, pair_detections
+from irforge.runtime.pairing import FLOOR, crossings, pair_detections
 from irforge.runtime.report.figures import Alarms, BoxAccuracy, BoxDifference, BoxParity, BoxRates, SizeAP
 from irforge.runtime.tally import Changes, FrameRead, Held, Pictures, Plane, Target, change, held, require_finite
 from irforge.session import Array
-
-FLOOR = 0.1
-"""Detections whose score is below this share of the threshold are not compared with the reference's."""
-FRAME_RATE = 25.0
-"""Frames a second, for false alarms per hour."""
 
 HELD: Held[BoxAccuracy] = {
     "F1 loss": (lambda accuracy: accuracy.iou50.f1, -100),

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from irforge.contract import Contract
 from irforge.datasets import Dataset
-from irforge.detections import decode
+from irforge.detections import Detections, decode
 from irforge.errors import InputError
-from irforge.frames import prepare, to_gray
+from irforge.frames import Geometry, prepare, to_gray
 from irforge.metrics.boxes import BoxMetrics, BoxResult
 from irforge.metrics.nocoap import NocoMetrics, PointResult
 from irforge.train.detectors.base import Deployable
 from irforge.train.evaluation import Figures, figure_text, present, protocol_spec
+
+
+def detect(deployable: Deployable, contract: Contract, frame: Tensor, geometry: Geometry) -> Detections:
+    """All detections of one prepared frame, 1 x 1 x H x W, in frame pixels, whatever their score."""
+    names = [tensor.name for tensor in contract.output.tensors]
+    outputs = {name: found.cpu().numpy() for name, found in zip(names, deployable(frame), strict=True)}
+    return decode(outputs, contract, geometry, threshold=0.0)
 
 
 @torch.inference_mode()
@@ -30,15 +38,13 @@ def evaluate_boxes(
     spec = protocol_spec(contract.input, protocol, deployable.stride)
     metrics = BoxMetrics(contract.output.classes, threshold)
     noco = {"mNoCoAP": NocoMetrics(), "mNoCoAP legacy": NocoMetrics("legacy")}
-    names = [tensor.name for tensor in contract.output.tensors]
     for sample in dataset:
         truth = sample.boxes()
         if truth is None:
             raise InputError(f"'{dataset.name}' has no boxes for '{sample.id}'", "These metrics need boxes")
         frame = sample.frame()
         tensor, geometry = prepare(frame, spec, str(sample.frame_path))
-        outputs = {name: found.numpy() for name, found in zip(names, deployable(torch.from_numpy(tensor)), strict=True)}
-        found = decode(outputs, contract, geometry, threshold=0.0)
+        found = detect(deployable, contract, torch.from_numpy(tensor), geometry)
         metrics.update(found, truth, (geometry.frame_height, geometry.frame_width))
         if frame.dtype.itemsize > 1:
             noco.clear()

@@ -7,12 +7,12 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from irforge.metrics.boxes import BoxMetrics, best_threshold
 from torch import Tensor
 
 from irforge.contract import Contract, InputSpec, Provenance
 from irforge.datasets import Dataset
-from irforge.detections import decode
+from irforge.metrics.boxes import BoxMetrics, best_threshold
+from irforge.train.box_evaluation import detect
 from irforge.train.data.boxes import BoxCrops, WholeBoxFrames, collate
 from irforge.train.data.frames import BoxFrames, load_box_frames
 from irforge.train.detectors.base import BoxBatch, BoxDetector
@@ -53,9 +53,7 @@ class BoxModule(TrainingModule):
     def validation_step(self, batch: tuple[Tensor, int, int], index: int) -> None:
         levels, source, number = batch
         frame = self.held[source].frames[number]
-        names = [tensor.name for tensor in self.contract.output.tensors]
-        outputs = {name: found.cpu().numpy() for name, found in zip(names, self.deployed[0](levels), strict=True)}
-        found = decode(outputs, self.contract, frame.geometry)
+        found = detect(self.deployed[0], self.contract, levels, frame.geometry)
         size = (frame.geometry.frame_height, frame.geometry.frame_width)
         self.metrics[source].update(found, frame.truth, size)
 

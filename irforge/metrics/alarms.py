@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+FRAME_RATE = 25.0
+"""Frames a second where nobody says otherwise."""
+
 
 @dataclass(frozen=True)
 class AlarmCount:

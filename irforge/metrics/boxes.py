@@ -13,7 +13,7 @@ import numpy.typing as npt
 from irforge.datasets.base import BoxTruth
 from irforge.detections import Detections
 from irforge.errors import ArtifactError
-from irforge.metrics.alarms import AlarmRate, alarm_rate, threshold_below
+from irforge.metrics.alarms import FRAME_RATE, AlarmRate, alarm_rate, threshold_below
 from irforge.metrics.coco import SIZE_BUCKETS, SizeBucket, coco_ap
 from irforge.metrics.matching import BoxMatch, box_areas, box_iou, centre_distances, claims, match_boxes, pairs_of
 from irforge.metrics.pixel import MATCH_DISTANCE, wilson_interval
@@ -31,7 +31,6 @@ __all__ = [
 
 _IOU50, _IOU30, _CENTRE = range(3)
 _ALARM_PD = 0.9
-_FRAME_RATE = 30.0
 
 
 @dataclass(frozen=True)
@@ -138,7 +137,7 @@ class BoxMetrics:
     _: dataclasses.KW_ONLY
     distance: float = MATCH_DISTANCE
     alarm_pd: float = _ALARM_PD
-    frame_rate: float = _FRAME_RATE
+    frame_rate: float = FRAME_RATE
     _frames: list[_Frame] = field(default_factory=list, init=False, repr=False)
 
     def update(self, found: Detections, truth: BoxTruth, size: tuple[int, int]) -> BoxMatch:

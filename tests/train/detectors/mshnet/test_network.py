@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,6 +9,7 @@ from torch.nn import functional as F
 
 from irforge.train.detectors.mshnet.network import MSHNet
 from irforge.train.ops import pooling
+from tests.train.detectors.formula import formula_input, with_formula_weights
 
 STAGE_PARAMETERS = {
     "conv_init": 64,
@@ -45,31 +44,9 @@ def count(module: nn.Module) -> int:
 
 
 def formula_network() -> MSHNet:
-    net = MSHNet(3).double().eval()
-    with torch.no_grad():
-        for module in net.modules():
-            if isinstance(module, nn.Conv2d):
-                fan_in = module.weight[0].numel()
-                k = torch.arange(module.weight.numel(), dtype=torch.float64)
-                module.weight.copy_((torch.sin(0.37 * (k + 1)) / math.sqrt(fan_in)).view_as(module.weight))
-                if module.bias is not None:
-                    module.bias.copy_(0.01 * torch.cos(torch.arange(len(module.bias), dtype=torch.float64)))
-            elif isinstance(module, nn.BatchNorm2d):
-                i = torch.arange(module.num_features, dtype=torch.float64)
-                module.weight.copy_(1 + 0.1 * torch.sin(i))
-                module.bias.copy_(0.05 * torch.cos(i))
-                assert module.running_mean is not None and module.running_var is not None
-                module.running_mean.copy_(0.02 * torch.sin(i))
-                module.running_var.copy_(1 + 0.1 * torch.cos(i))
-    # The golden values were made with float32 parameters and computed in float64.
-    return net.float().double()
-
-
-def formula_input() -> Tensor:
-    r = torch.arange(64, dtype=torch.float64)[:, None]
-    q = torch.arange(64, dtype=torch.float64)[None]
-    plane = torch.sin(0.05 * (q + 1)) * torch.cos(0.03 * (r + 1))
-    return torch.stack([plane + 0.1 * c for c in range(3)])[None]
+    net = MSHNet(3)
+    with_formula_weights(net)
+    return net
 
 
 def summary(map_: Tensor) -> tuple[float, ...]:

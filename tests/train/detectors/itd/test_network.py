@@ -14,6 +14,7 @@ from irforge.train.detectors.itd.blocks import Exchange, Fuse, interleave
 from irforge.train.detectors.itd.network import ITDNet
 from irforge.train.ops.mish import Mish
 from irforge.train.ops.nearest import enlarge
+from tests.train.detectors.formula import formula_input, with_formula_weights
 
 GOLDEN = {
     "published": {
@@ -35,33 +36,10 @@ def count(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-@torch.no_grad()
 def formula_network(fuse: Fuse, shared_paths: bool = True) -> ITDNet:
-    net = ITDNet(fuse=fuse, shared_paths=shared_paths).double().eval()
-    for module in net.modules():
-        if isinstance(module, nn.Conv2d):
-            k = torch.arange(module.weight.numel(), dtype=torch.float64)
-            module.weight.copy_(
-                (torch.sin(0.37 * (k + 1)) / math.sqrt(module.weight[0].numel())).view_as(module.weight)
-            )
-            if module.bias is not None:
-                module.bias.copy_(0.01 * torch.cos(torch.arange(len(module.bias), dtype=torch.float64)))
-        elif isinstance(module, nn.BatchNorm2d):
-            i = torch.arange(module.num_features, dtype=torch.float64)
-            module.weight.copy_(1 + 0.1 * torch.sin(i))
-            module.bias.copy_(0.05 * torch.cos(i))
-            assert module.running_mean is not None and module.running_var is not None
-            module.running_mean.copy_(0.02 * torch.sin(i))
-            module.running_var.copy_(1 + 0.1 * torch.cos(i))
-    # The golden values were made with float32 parameters and computed in float64.
-    return net.float().double()
-
-
-def formula_input() -> Tensor:
-    r = torch.arange(64, dtype=torch.float64)[:, None]
-    q = torch.arange(64, dtype=torch.float64)[None]
-    plane = torch.sin(0.05 * (q + 1)) * torch.cos(0.03 * (r + 1))
-    return torch.stack([plane + 0.1 * c for c in range(3)])[None]
+    net = ITDNet(fuse=fuse, shared_paths=shared_paths)
+    with_formula_weights(net)
+    return net
 
 
 def summary(map_: Tensor) -> tuple[float, ...]:
