@@ -1,90 +1,187 @@
-"""`irforge run MODEL SOURCE`: a detector over a folder or a video, to JSON lines and an overlay."""
+"""`irforge run MODEL SOURCE...`: a detector over recordings or cameras, to JSON lines, a MOT file and an overlay."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from itertools import islice
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from irforge.errors import run_command
+from irforge.errors import IrforgeError, run_command
 
 if TYPE_CHECKING:
-    from irforge.session import StageTimes
+    from irforge.contract import Contract
+    from irforge.runtime.pipeline import Pipeline
+    from irforge.runtime.sinks import Sink
+    from irforge.runtime.sources import Source
 
 
 def run(
     model: Annotated[Path, typer.Argument(help="The deployable: an .onnx file, or an engine with its sidecar.")],
-    source: Annotated[str, typer.Argument(help="A video, an image, a folder, a pattern, or a dataset NAME[:SPLIT].")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="A video, an image, a folder, a pattern, a raw file, a dataset NAME[:SPLIT]; camera:0, rtsp://...,"
+            " v4l2:/dev/video0, gst:PIPELINE, synthetic:640x512.",
+        ),
+    ],
     json_lines: Annotated[
         Path | None, typer.Option("--json", metavar="OUT.jsonl", help="Write one JSON object a frame.")
     ] = None,
+    mot: Annotated[
+        Path | None, typer.Option(metavar="OUT.csv", help="Write boxes in the MOT challenge's form.")
+    ] = None,
     overlay: Annotated[
         Path | None, typer.Option(metavar="OUT.mp4", help="Write a video with marks, or a folder of pictures.")
+    ] = None,
+    policy: Annotated[
+        Literal["lossless", "latest"] | None,
+        typer.Option(
+            help="Where frames come faster than they are done: make the source wait, or drop the oldest. Without it,"
+            " latest for live sources."
+        ),
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Frames a run of the graph; without it, one of each source.")
     ] = None,
     backend: Annotated[str | None, typer.Option(help="Instead of the fastest one here.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
     threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="Score threshold, instead of the contract's.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after N frames.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after N frames of each source.")] = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="WxH", help="Of raw frames as stored, or what to ask for.")
+    ] = None,
+    bit_depth: Annotated[
+        int | None, typer.Option(min=8, max=16, help="Of raw frames, instead of the contract's.")
+    ] = None,
+    big_endian: Annotated[bool, typer.Option("--big-endian", help="Raw levels have their high byte first.")] = False,
+    telemetry: Annotated[str, typer.Option(metavar="TOP,BOTTOM", help="Rows to cut off.")] = "0,0",
+    shutter: Annotated[bool, typer.Option("--shutter", help="Flag frames of a closed shutter.")] = False,
+    dead_pixels: Annotated[
+        str | None, typer.Option(metavar="MASK", help="Fill dead pixels: a mask file, or flat:SOURCE to learn it from.")
+    ] = None,
+    column_noise: Annotated[bool, typer.Option("--column-noise", help="Take column offsets away.")] = False,
+    invert: Annotated[bool, typer.Option("--invert", help="Turn black-hot to white-hot.")] = False,
+    smooth_gain: Annotated[
+        float | None,
+        typer.Option(min=0.001, max=1, metavar="WEIGHT", help="Smooth gain control over time: 0.05, say."),
+    ] = None,
     trust_engine: Annotated[bool, typer.Option(help="Load an engine that no sidecar vouches for.")] = False,
     custom_ops: Annotated[str, typer.Option(help="Of an .onnx file: body, or plugin for native operators.")] = "body",
 ) -> None:
-    """Detect in a folder or a video; write JSON lines and an overlay."""
+    """Detect in recordings or live; write JSON lines, a MOT file and an overlay.
+
+    Ctrl-C ends a run on live sources: what was found so far is written whole. A run on recordings leaves nothing then.
+    Several sources write to numbered files: out.0.jsonl, out.1.jsonl.
+    """
+    from irforge.runtime.corrections import Corrections, parse_size, parse_telemetry, read_dead_pixels
+    from irforge.runtime.custom_ops import parse_life
+    from irforge.runtime.detector import load
+    from irforge.runtime.pipeline import Pipeline
+    from irforge.runtime.sources import Layout, open_source
+
+    with ExitStack() as stack:
+        life = parse_life(custom_ops)
+        detector = stack.enter_context(
+            load(model, backend, threads, threshold=threshold, trust_engine=trust_engine, custom_ops=life)
+        )
+        contract = detector.contract
+        layout = Layout(parse_size(size) if size else None, bit_depth or contract.input.bit_depth, big_endian)
+        rows = parse_telemetry(telemetry)
+        dead = read_dead_pixels(dead_pixels, layout, rows) if dead_pixels else None
+        corrections = Corrections(rows, shutter, dead, column_noise, invert, smooth_gain)
+        opened = [stack.enter_context(open_source(source, layout)) for source in sources]
+        streams = [corrections.behind(source, contract) for source in opened]
+        detector.contract = corrections.contract(contract)
+        outputs: list[list[Sink]] = []
+        for k, stream in enumerate(streams):
+            stream.notify = _say
+            number = k if len(streams) > 1 else None
+            sinks = _sinks(
+                stream, contract, numbered(overlay, number), numbered(mot, number), numbered(json_lines, number)
+            )
+            outputs.append([stack.enter_context(sink) for sink in sinks])
+        pipeline = stack.enter_context(Pipeline(detector, streams, policy=policy, batch=batch, limit=limit))
+        typer.echo(repr(detector))
+        failure = _publish(pipeline, streams, outputs, limit)
+    for line in pipeline.counts.lines():
+        typer.echo(line)
+    if failure is not None:
+        raise failure
+
+
+def _publish(
+    pipeline: Pipeline, streams: Sequence[Source], outputs: Sequence[Sequence[Sink]], limit: int | None
+) -> IrforgeError | OSError | None:
+    """Hand all results to their sinks. What stops a run on live sources comes back instead of up: nobody can record
+    again what a camera saw, so the sinks are to end well."""
     from rich.console import Console
     from rich.progress import track
 
-    from irforge.runtime.custom_ops import parse_life
-    from irforge.runtime.detector import load
-    from irforge.runtime.sinks import JsonLines, Sink, overlay_sink
-    from irforge.runtime.sources import open_source
-
-    with ExitStack() as stack:
-        detector = stack.enter_context(
-            load(
-                model,
-                backend,
-                threads,
-                threshold=threshold,
-                trust_engine=trust_engine,
-                custom_ops=parse_life(custom_ops),
-            )
-        )
-        frames = stack.enter_context(open_source(source))
-        wanted: list[Sink] = []
-        if json_lines:
-            wanted.append(JsonLines(json_lines, detector.contract.output.classes))
-        if overlay:
-            wanted.append(overlay_sink(overlay, frames.fps))
-        sinks = [stack.enter_context(sink) for sink in wanted]
-        typer.echo(repr(detector))
-        times: list[StageTimes] = []
-        detections = 0
-        total = min(filter(None, (limit, frames.frames)), default=None)
-        console = Console(stderr=True)
-        records = islice(frames.records(), limit)
-        hidden = not console.is_terminal
-        for record in track(records, frames.name, total, console=console, transient=True, disable=hidden):
-            found = detector(record.frame, f"'{record.id}'")
-            times.append(detector.last_times)
-            detections += len(found)
-            for sink in sinks:
-                sink.write(record, found)
-    typer.echo(closing_line(times, detections))
+    live = any(stream.live for stream in streams)
+    lengths = [min(filter(None, (limit, stream.frames)), default=None) for stream in streams]
+    total = None if None in lengths else sum(filter(None, lengths))
+    title = streams[0].name if len(streams) == 1 else f"{len(streams)} sources"
+    console = Console(stderr=True)
+    shown = track(pipeline, title, total, console=console, transient=True, disable=not console.is_terminal)
+    try:
+        with _ended_by_signals(pipeline, live):
+            for result in shown:
+                for sink in outputs[result.stream]:
+                    sink.write(result.record, result.detections)
+    except (IrforgeError, OSError) as error:
+        if not live:
+            raise
+        return error
+    return None
 
 
-def closing_line(times: list[StageTimes], detections: int) -> str:
-    """Frames, detections, and each stage's p50/p99 in milliseconds."""
-    from irforge.runtime.clocks import distribution
+def numbered(path: Path | None, number: int | None) -> Path | None:
+    """`out.mp4` -> `out.0.mp4`: the file of one source among several."""
+    return path if path is None or number is None else path.with_name(f"{path.stem}.{number}{path.suffix}")
 
-    stages = []
-    for name in ("prepare", "infer", "decode"):
-        spread = distribution([getattr(time, name) for time in times])
-        stages.append(f"{name} {spread.p50:.2f}/{spread.p99:.2f}")
-    return f"{len(times)} frames, {detections} detections; ms at p50/p99: {', '.join(stages)}"
+
+def _sinks(
+    source: Source, contract: Contract, overlay: Path | None, mot: Path | None, json_lines: Path | None
+) -> list[Sink]:
+    from irforge.runtime.sinks import JsonLines, MotLines, overlay_sink
+
+    sinks: list[Sink] = []
+    if overlay:
+        sinks.append(overlay_sink(overlay, source.fps))
+    if mot:
+        sinks.append(MotLines(mot))
+    if json_lines:
+        sinks.append(JsonLines(json_lines, contract.output.classes))
+    return sinks
+
+
+@contextmanager
+def _ended_by_signals(pipeline: Pipeline, wanted: bool) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the pipeline as if its sources had ended; a second one interrupts."""
+
+    def end(_number: int, _frame: object) -> None:
+        if pipeline.finishing:
+            raise KeyboardInterrupt
+        pipeline.finish()
+
+    numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if wanted and signal.getsignal(n) is not signal.SIG_IGN]
+    previous = {number: signal.signal(number, end) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _say(line: str) -> None:
+    typer.echo(f"irforge: {line}", err=True)
 
 
 if __name__ == "__main__":

@@ -80,26 +80,28 @@ def apply_gain(gray: Frame, gain: Gain, bit_depth: int) -> npt.NDArray[np.uint8]
     deeper frames to 8 bits as `min-max` does: where that costs levels, use a float32 door instead.
     """
     if isinstance(gain, MinMaxGain):
-        return _stretch(gray, int(gray.min()), int(gray.max()), bit_depth)
+        return stretch(gray, int(gray.min()), int(gray.max()), bit_depth)
     if isinstance(gain, PercentileGain):
-        low, high = _percentiles(gray, gain.low, gain.high, bit_depth)
-        return _stretch(gray, low, high, bit_depth)
+        low, high = percentile_levels(gray, gain.low, gain.high, bit_depth)
+        return stretch(gray, low, high, bit_depth)
     if isinstance(gain, ClaheGain):
-        plane = gray if gray.dtype == np.uint8 else _stretch(gray, int(gray.min()), int(gray.max()), bit_depth)
+        plane = gray if gray.dtype == np.uint8 else stretch(gray, int(gray.min()), int(gray.max()), bit_depth)
         equalizer: Any = cv2.createCLAHE(gain.clip_limit, (gain.tiles, gain.tiles))
         equalized: npt.NDArray[np.uint8] = equalizer.apply(plane)
         return equalized
     return gray.astype(np.uint8, copy=False)
 
 
-def _percentiles(gray: Frame, low: float, high: float, bit_depth: int) -> tuple[int, int]:
+def percentile_levels(gray: Frame, low: float, high: float, bit_depth: int) -> tuple[int, int]:
+    """The levels at two percentiles (0..100), as `apply_gain` takes them."""
     below = np.cumsum(np.bincount(gray.reshape(-1), minlength=1 << bit_depth))
     ranks = np.maximum(np.ceil(np.array((low, high)) / 100 * gray.size), 1)
     first, last = np.searchsorted(below, ranks)
     return int(first), int(last)
 
 
-def _stretch(gray: Frame, low: int, high: int, bit_depth: int) -> npt.NDArray[np.uint8]:
+def stretch(gray: Frame, low: int, high: int, bit_depth: int) -> npt.NDArray[np.uint8]:
+    """Levels from `low` to `high` become 0 to 255, rounded; what lies outside is clipped."""
     # A table over all levels is exact in integers and cheaper than arithmetic on each pixel.
     span = max(high - low, 1)
     levels = np.clip(np.arange(1 << bit_depth, dtype=np.int64) - low, 0, high - low)

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from irforge.runtime.run import closing_line, run
+from irforge.errors import InputError, UsageError
+from irforge.runtime.counts import Counts
+from irforge.runtime.run import run
+from irforge.runtime.sources import opening
+from irforge.runtime.sources.base import Source, SourceFrame
 from irforge.session import StageTimes
 from tests.box_model import box_frame, write_box_model
 
@@ -46,15 +53,17 @@ def test_a_folder_becomes_json_lines_and_an_overlay(tmp_path: Path, folder: Path
 
 def test_limit_stops_early_and_reads_no_further(tmp_path: Path, folder: Path, spot_model: Model) -> None:
     (folder / "f2.png").write_bytes(b"broken")
-    run(spot_model(), str(folder), json_lines=tmp_path / "out.jsonl", limit=2)
+    run(spot_model(), [str(folder)], json_lines=tmp_path / "out.jsonl", limit=2)
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 2
 
 
 def test_the_closing_line_gives_percentiles_of_every_stage() -> None:
     times = [StageTimes(0.001 * i, 0.010 * i, 0.0001 * i) for i in range(1, 101)]
-    assert closing_line(times, 7) == (
+    counts = Counts(published=100, detections=7)
+    counts.times.extend(times)
+    assert counts.lines() == [
         "100 frames, 7 detections; ms at p50/p99: prepare 50.00/99.00, infer 500.00/990.00, decode 5.00/9.90"
-    )
+    ]
 
 
 def test_boxes_without_centres_become_json_lines_and_pictures(tmp_path: Path) -> None:
@@ -63,7 +72,7 @@ def test_boxes_without_centres_become_json_lines_and_pictures(tmp_path: Path) ->
     for index, targets in enumerate([[(10, 20), (40, 30)], []]):
         cv2.imwrite(str(frames / f"f{index}.png"), box_frame(*targets))
     out, overlay = tmp_path / "out.jsonl", tmp_path / "overlay"
-    run(write_box_model(tmp_path / "peaks.onnx"), str(frames), json_lines=out, overlay=overlay)
+    run(write_box_model(tmp_path / "peaks.onnx"), [str(frames)], json_lines=out, overlay=overlay)
     first, second = (json.loads(line)["detections"] for line in out.read_text().splitlines())
     assert second == [] and [found["label"] for found in first] == ["target"] * 2
     # Nobody asks for a centre that the detector does not give; the area is the box's.
@@ -74,3 +83,105 @@ def test_boxes_without_centres_become_json_lines_and_pictures(tmp_path: Path) ->
     ]
     marked, plain = (cv2.imread(str(path)) for path in sorted(overlay.iterdir()))
     assert (marked[..., 1] > marked[..., 2]).any() and not (plain[..., 1] > plain[..., 2]).any()
+
+
+def test_a_mot_file_beside_json_lines(tmp_path: Path, folder: Path, spot_model: Model) -> None:
+    run(spot_model(), [str(folder)], json_lines=tmp_path / "o.jsonl", mot=tmp_path / "o.csv")
+    rows = [line.split(",") for line in (tmp_path / "o.csv").read_text().splitlines()]
+    assert [(row[0], row[2]) for row in rows] == [("1", "6.00"), ("2", "16.00"), ("3", "26.00"), ("4", "36.00")]
+
+
+def test_several_sources_write_to_numbered_files(tmp_path: Path, spot_model: Model) -> None:
+    sources = [f"synthetic:64x64,frames=5,targets=1,seed={seed}" for seed in (1, 2)]
+    run(spot_model(), sources, json_lines=tmp_path / "o.jsonl", overlay=tmp_path / "o.mp4")
+    assert {path.name for path in tmp_path.iterdir()} == {"o.0.jsonl", "o.1.jsonl", "o.0.mp4", "o.1.mp4"}
+    boxes = []
+    for number in (0, 1):
+        lines = [json.loads(line) for line in (tmp_path / f"o.{number}.jsonl").read_text().splitlines()]
+        assert [line["index"] for line in lines] == list(range(5))
+        boxes.append([line["detections"][0]["box"] for line in lines])
+    assert boxes[0] != boxes[1]
+
+
+def test_a_raw_recording_is_corrected_on_its_way(tmp_path: Path, spot_model: Model) -> None:
+    # Black-hot, with telemetry at the bottom, a dead pixel, a column that is off: one real target.
+    frames = np.random.default_rng(0).normal(8000, 4, (3, 68, 64))
+    frames[:, 40:43, 30:33] -= 900
+    frames[:, :, 12] -= 500
+    frames[:, 20, 50] = 0
+    frames[:, 64:] = np.arange(64) * 200
+    (tmp_path / "clip.y16").write_bytes(frames.astype("<u2").tobytes())
+    dead = np.zeros((64, 64), np.uint8)
+    dead[20, 50] = 255
+    cv2.imwrite(str(tmp_path / "dead.png"), dead)
+    model = spot_model(bit_depth=14, gain={"kind": "min-max"})
+    out, clip = tmp_path / "o.jsonl", [str(tmp_path / "clip.y16")]
+    corrections = {"telemetry": "0,4", "dead_pixels": str(tmp_path / "dead.png"), "column_noise": True, "invert": True}
+    run(model, clip, json_lines=out, size="64x68", smooth_gain=0.1, **corrections)
+    for line in out.read_text().splitlines():
+        (found,) = json.loads(line)["detections"]
+        assert found["box"] == [30, 40, 33, 43]
+    with pytest.raises(UsageError, match="--size"):
+        run(model, clip)
+
+
+class Unplugged(Source):
+    """A camera that gives three frames and is gone."""
+
+    name = "camera:0"
+    live = True
+
+    def records(self) -> Iterator[SourceFrame]:
+        for index in range(3):
+            yield SourceFrame(index, self.name, index / 25, np.full((64, 64), 90, np.uint8), time.monotonic())
+            time.sleep(0.2)
+        raise InputError("camera:0 has given no frames for 10 s", "Check its cable")
+
+
+def test_what_a_camera_saw_stays_when_it_is_unplugged(
+    tmp_path: Path, spot_model: Model, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(opening.SCHEMES, "camera", lambda *_: Unplugged())
+    with pytest.raises(InputError, match="no frames for 10 s"):
+        run(spot_model(), ["camera:0"], json_lines=tmp_path / "o.jsonl", overlay=tmp_path / "o.mp4")
+    assert [json.loads(line)["index"] for line in (tmp_path / "o.jsonl").read_text().splitlines()] == [0, 1, 2]
+    assert cv2.VideoCapture(str(tmp_path / "o.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 3
+    assert "3 frames, 0 detections" in capsys.readouterr().out
+
+
+def started(folder: Path, model: Path, *options: str) -> subprocess.Popen[str]:
+    """A run on an endless camera, once it has written some lines."""
+    source = "synthetic:64x64,frames=0,live=1,fps=100"
+    command = [sys.executable, "-m", "irforge.cli", "run", str(model), source, "--json", "o.jsonl", *options]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder, start_new_session=True
+    )
+    growing = folder / "o.jsonl.partial"
+    while not growing.exists() or growing.read_bytes().count(b"\n") < 20:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.02)
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_ends_a_live_run_well(tmp_path: Path, spot_model: Model, number: signal.Signals) -> None:
+    process = started(tmp_path, spot_model(), "--overlay", "o.mp4")
+    os.killpg(process.pid, number)
+    output, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, "")
+    lines = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    assert {path.name for path in tmp_path.iterdir()} == {"o.jsonl", "o.mp4"}
+    assert cv2.VideoCapture(str(tmp_path / "o.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == len(lines)
+    _, closing, live = output.splitlines()
+    assert closing.startswith(f"{len(lines)} frames, ")
+    read, dropped = (int(part.split()[1]) for part in live.split(";")[0].split(","))
+    assert read == len(lines) + dropped
+
+
+def test_kill_9_leaves_every_line_so_far(tmp_path: Path, spot_model: Model) -> None:
+    process = started(tmp_path, spot_model(), "--policy", "lossless")
+    process.kill()
+    process.communicate(timeout=60)
+    text = (tmp_path / "o.jsonl.partial").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert text.endswith("\n") and [line["index"] for line in lines] == list(range(len(lines))) and len(lines) >= 20

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -12,7 +15,7 @@ import pytest
 from irforge.detections import Detections
 from irforge.errors import EnvironmentFault, UsageError
 from irforge.runtime.drawing import displayable, draw
-from irforge.runtime.sinks import JsonLines, NullSink, OverlayImages, OverlayVideo, Sink, overlay_sink
+from irforge.runtime.sinks import JsonLines, MotLines, NullSink, OverlayImages, OverlayVideo, Sink, overlay_sink
 from irforge.runtime.sources import SourceFrame
 
 
@@ -48,6 +51,57 @@ def test_json_lines_say_frame_time_and_detections(tmp_path: Path) -> None:
         ],
     }
     assert second["time"] == 0.1 and second["detections"] == []
+
+
+def test_json_lines_of_a_live_source_say_their_age_and_shutter(tmp_path: Path) -> None:
+    path = tmp_path / "found.jsonl"
+    taken = SourceFrame(3, "camera:0", 1.5, record(0).frame, captured=time.monotonic() - 2, shutter=True)
+    with JsonLines(path) as sink:
+        sink.write(taken, Detections.empty())
+    line = json.loads(path.read_text())
+    assert line["age"] == pytest.approx(2, abs=0.5) and line["shutter"] is True
+
+
+def test_lines_can_be_read_while_they_are_written_and_a_killed_run_leaves_them(tmp_path: Path) -> None:
+    path, left = tmp_path / "found.jsonl", tmp_path / "found.jsonl.partial"
+    left.write_text("of a run that was killed\n")
+    with JsonLines(path) as sink:
+        for index in range(3):
+            sink.write(record(index), found())
+            lines = (tmp_path / "found.jsonl.2.partial").read_text().splitlines()
+            assert [json.loads(line)["index"] for line in lines] == list(range(index + 1))
+    assert left.read_text() == "of a run that was killed\n"
+    assert sorted(tmp_path.iterdir()) == [path, left]
+
+
+def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
+    code = """
+import resource, signal, sys
+import numpy as np
+from irforge.detections import Detections
+from irforge.runtime.sinks import JsonLines
+from irforge.runtime.sources import SourceFrame
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+with JsonLines("o.jsonl") as sink:
+    try:
+        for index in range(100):
+            sink.write(SourceFrame(index, "frame", None, np.zeros((4, 4), np.uint8)), Detections.empty())
+    except OSError:
+        print(index)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    lines = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    assert [line["index"] for line in lines] == list(range(int(done.stdout))) and len(lines) > 5
+
+
+def test_mot_counts_frames_and_pixels_from_one(tmp_path: Path) -> None:
+    with MotLines(tmp_path / "found.csv") as sink:
+        sink.write(record(0), Detections.empty())
+        sink.write(record(1), found())
+    # The box of the pixels 40 to 42 of row 30, counted from 0.
+    assert (tmp_path / "found.csv").read_text() == "2,-1,41.00,31.00,3.00,1.00,0.875000,-1,-1,-1\n"
 
 
 def test_overlay_video_holds_every_frame_with_visible_marks(tmp_path: Path) -> None:
@@ -87,7 +141,7 @@ def test_overlay_pictures_keep_order_and_leave_other_files_alone(tmp_path: Path)
     ]
 
 
-@pytest.mark.parametrize("kind", [JsonLines, lambda path: OverlayVideo(path, 25), OverlayImages])
+@pytest.mark.parametrize("kind", [JsonLines, MotLines, lambda path: OverlayVideo(path, 25), OverlayImages])
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, ValueError])
 def test_nothing_stays_after_an_interruption(
     tmp_path: Path, kind: type[Sink], interruption: type[BaseException]

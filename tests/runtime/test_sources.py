@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from pathlib import Path
 
 import av
@@ -9,8 +11,10 @@ import cv2
 import numpy as np
 import pytest
 
-from irforge.errors import InputError, UsageError
-from irforge.runtime.sources import open_source
+from irforge.errors import EnvironmentFault, InputError, UsageError
+from irforge.runtime.sources import Layout, open_source
+from irforge.runtime.sources.synthetic import Scene, Synthetic
+from irforge.runtime.sources.video import DeepVideoFile
 from irforge.samples import FRAMES
 
 
@@ -111,12 +115,82 @@ def test_a_coloured_video_comes_as_rgb(tmp_path: Path) -> None:
     assert np.array_equal(found, red)
 
 
-def test_a_video_deeper_than_eight_bits_is_refused_and_not_cut(tmp_path: Path) -> None:
-    frames = [(frame.astype(np.uint16) << 6) for frame in noise(2)]
-    for pixels, depth in (("gray16le", 16), ("gray10le", 10)):
-        path = write_video(tmp_path / f"{pixels}.mkv", frames, pixels=pixels)
-        with pytest.raises(InputError, match=f"stores {depth} bits"):
-            open_source(path)
+@pytest.mark.parametrize(
+    ("codec", "pixels", "depth"),
+    [("ffv1", "gray16le", 16), ("ffv1", "gray14le", 14), ("ffv1", "gray10le", 10), ("ffv1", "yuv420p10le", 10)],
+)
+def test_a_deep_video_keeps_every_level(tmp_path: Path, codec: str, pixels: str, depth: int) -> None:
+    frames = list(np.random.default_rng(0).integers(0, 1 << depth, (6, 48, 70), dtype=np.uint16))
+    path = tmp_path / "deep.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.height, stream.width, stream.pix_fmt = 48, 70, pixels
+        for frame in frames:
+            picture = av.VideoFrame(70, 48, pixels)
+            for number, plane in enumerate(picture.planes):
+                rows = np.full((plane.height, plane.line_size // 2), 512, np.uint16)
+                if number == 0:
+                    rows[:, :70] = frame
+                plane.update(rows.tobytes())
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+    with open_source(path) as source:
+        assert (source.frames, source.fps, source.size) == (6, 25.0, (48, 70))
+        records = list(source.records())
+    assert [record.seconds for record in records] == pytest.approx([k / 25 for k in range(6)], abs=1e-3)
+    for record, frame in zip(records, frames, strict=True):
+        assert record.frame.dtype == np.uint16 and np.array_equal(record.frame, frame)
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_pyav_reads_what_opencv_cannot(tmp_path: Path, codec: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if codec not in av.codecs_available:
+        pytest.skip(f"this PyAV does not encode {codec}")
+    ramp = np.tile(np.arange(128, dtype=np.uint8), (96, 1))
+    path = write_video(tmp_path / "clip.mp4", [ramp] * 4, codec=codec, pixels="yuv420p")
+    monkeypatch.setattr(cv2, "VideoCapture", lambda *_: ClosedCapture())
+    with open_source(path) as source:
+        found = list(source)
+    assert len(found) == 4 and {frame.shape for frame in found} == {(96, 128, 3)}
+    # Video range, chroma and compression cost a level or two; a wrong plane or matrix would cost dozens.
+    assert np.abs(found[0][..., 1].astype(int) - ramp).max() <= 6
+
+
+class ClosedCapture:
+    """An OpenCV without codecs."""
+
+    def isOpened(self) -> bool:  # noqa: N802
+        return False
+
+    def get(self, _: int) -> float:
+        return 0.0
+
+    def release(self) -> None:
+        return
+
+
+def test_a_deep_video_without_pyav_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = [frame.astype(np.uint16) << 6 for frame in noise(2)]
+    path = write_video(tmp_path / "deep.mkv", frames, pixels="gray16le")
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(EnvironmentFault, match=r"stores 16 bits.*pip install 'irforge\[video\]'"):
+        open_source(path)
+
+
+def test_a_corrupt_frame_in_a_deep_video_is_named_and_those_before_it_are_whole(tmp_path: Path) -> None:
+    frames = [frame.astype(np.uint16) << 6 for frame in noise(8)]
+    path = write_video(tmp_path / "deep.mkv", frames, pixels="gray16le")
+    content = bytearray(path.read_bytes())
+    middle = len(content) * 5 // 8
+    for offset in range(0, 400, 3):
+        content[middle + offset] ^= 0xFF
+    path.write_bytes(content)
+    good = 0
+    with open_source(path) as source, pytest.raises(InputError, match=r"frame \d of video '.*deep.mkv' is damaged"):
+        for found, stored in zip(source, frames, strict=False):
+            assert np.array_equal(found, stored)
+            good += 1
+    assert good in (4, 5)
 
 
 def test_a_stream_that_changes_size_goes_on_at_its_first(tmp_path: Path) -> None:
@@ -131,6 +205,8 @@ def test_a_stream_that_changes_size_goes_on_at_its_first(tmp_path: Path) -> None
         assert source.frames is None
         shapes = [frame.shape for frame in source]
     assert len(shapes) >= 10 and set(shapes) == {(48, 64, 3)}
+    with DeepVideoFile(str(joined), av) as source:
+        assert {frame.shape for frame in source} == {(48, 64, 3), (96, 128, 3)}
 
 
 def test_a_truncated_video_is_an_error_and_not_a_short_one(tmp_path: Path) -> None:
@@ -159,3 +235,77 @@ def test_an_empty_folder_and_a_foreign_file_are_refused(tmp_path: Path) -> None:
         open_source(tmp_path / "model.onnx")
     with pytest.raises(UsageError, match="no split 'dev'"):
         open_source(f"{FRAMES}:dev")
+
+
+# --- raw files
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_raw_file_is_frame_after_frame_of_counts(tmp_path: Path, order: str) -> None:
+    frames = np.random.default_rng(0).integers(0, 1 << 14, (5, 34, 40)).astype(np.uint16)
+    path = tmp_path / "clip.y16"
+    path.write_bytes(frames.astype(f"{order}u2").tobytes())
+    with open_source(path, Layout((34, 40), 14, order == ">")) as source:
+        assert (source.frames, source.size) == (5, (34, 40))
+        found = list(source)
+    assert all(frame.dtype == np.uint16 for frame in found)
+    assert np.array_equal(found, frames)
+
+
+def test_a_raw_file_of_bytes(tmp_path: Path) -> None:
+    (tmp_path / "clip.raw").write_bytes(np.stack(noise(3)).tobytes())
+    with open_source(tmp_path / "clip.raw", Layout((48, 64), 8)) as source:
+        assert np.array_equal(list(source), noise(3))
+
+
+def test_a_raw_file_that_does_not_fit_its_layout_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "clip.y16"
+    path.write_bytes(np.full((2, 34, 40), 9000, "<u2").tobytes()[:-7])
+    with pytest.raises(UsageError, match="--size"):
+        open_source(path)
+    with pytest.raises(InputError, match="no whole number of frames of 40x34"):
+        open_source(path, Layout((34, 40), 14))
+    # 0x1FFF becomes 0xFF1F, which 14 bits do not hold.
+    path.write_bytes(np.full((2, 34, 40), 0x1FFF, ">u2").tobytes())
+    with open_source(path, Layout((34, 40), 14)) as source, pytest.raises(InputError, match="byte order"):
+        list(source)
+    with pytest.raises(InputError, match="missing"):
+        open_source(tmp_path / "missing.raw", Layout((34, 40)))
+
+
+# --- the synthetic source
+
+
+def test_a_synthetic_scene_is_the_same_in_any_order_and_its_truth_is_where_the_light_is() -> None:
+    scene = Scene(width=80, height=60, frames=200, targets=3, noise=1, speed=3, seed=4)
+    source, again = Synthetic(scene), Synthetic(scene)
+    frames = list(source)
+    assert np.array_equal(again.frame(117), frames[117])
+    moved = np.array([source.truth(k)[:, :2] for k in range(200)])
+    assert (moved >= 0).all() and (moved <= (77, 57)).all()
+    steps = np.abs(np.diff(moved, axis=0))
+    assert 1 < steps.max() <= 4
+    for index in (0, 63, 199):
+        lit = np.zeros((60, 80), bool)
+        for left, top, right, bottom in source.truth(index).astype(int):
+            lit[top:bottom, left:right] = True
+            assert frames[index][top + 1, left + 1] > 180
+        assert frames[index][~lit].max() < 100 < 110 < frames[index][lit].min()
+
+
+def test_a_synthetic_source_is_written_as_text() -> None:
+    with open_source("synthetic:64x48,frames=3,targets=1,depth=14,background=8000,contrast=900") as source:
+        frames = list(source)
+    assert [frame.dtype for frame in frames] == [np.uint16] * 3 and frames[0].shape == (48, 64)
+    assert 8500 < frames[0].max() < 9000
+    for wrong in ("64x48,speeed=3", "frames=many", "2x2"):
+        with pytest.raises(UsageError):
+            open_source(f"synthetic:{wrong}")
+
+
+def test_a_live_synthetic_source_keeps_its_rate_and_stamps_its_frames() -> None:
+    start = time.monotonic()
+    with open_source("synthetic:32x32,frames=6,fps=50,live=1") as source:
+        assert source.live
+        stamps = [record.captured for record in source.records()]
+    assert all(stamp is not None and stamp - start >= k / 50 for k, stamp in enumerate(stamps))

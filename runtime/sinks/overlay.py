@@ -1,16 +1,14 @@
-"""Where detections go: JSON lines, overlay videos, pictures. After its `with` a sink's file is whole, or not there."""
+"""Overlays: detections drawn onto frames, as a video or as pictures."""
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import shutil
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Protocol
+from typing import Any
 
 import cv2
 
@@ -18,22 +16,11 @@ from irforge.detections import Detections
 from irforge.errors import EnvironmentFault, UsageError
 from irforge.files import PARTIAL, replacing, write_bytes
 from irforge.runtime.drawing import draw
+from irforge.runtime.sinks.base import Sink
 from irforge.runtime.sources import SourceFrame
 
 _CODECS = {".mp4": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
 _FPS = 25.0
-
-
-class Sink(Protocol):
-    """Takes each frame with what was found in it; nothing appears under its final name before the `with` ends well."""
-
-    def write(self, record: SourceFrame, detections: Detections) -> None: ...
-
-    def __enter__(self) -> Sink: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
 
 
 def overlay_sink(path: str | os.PathLike[str], fps: float | None) -> Sink:
@@ -51,51 +38,6 @@ def overlay_sink(path: str | os.PathLike[str], fps: float | None) -> Sink:
             f"Name a video ({', '.join(_CODECS)}), or a folder for pictures, without a suffix",
         )
     return OverlayImages(path)
-
-
-class NullSink:
-    """Keeps nothing."""
-
-    def write(self, record: SourceFrame, detections: Detections) -> None:
-        return
-
-    def __enter__(self) -> NullSink:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return
-
-
-class JsonLines:
-    """One JSON object a line and frame: index, id, time in seconds (null for images) and detections.
-
-    A detection has `box` [left, top, right, bottom] in frame pixels, `score`, `class`, `label`, and where the detector
-    gives them `centre` [x, y] and `area`; see `Detections.rows`.
-    """
-
-    def __init__(self, path: str | os.PathLike[str], classes: Sequence[str] = ()) -> None:
-        self._path = path
-        self._classes = tuple(classes)
-        self._stack = ExitStack()
-
-    def __enter__(self) -> JsonLines:
-        with ExitStack() as stack:
-            temporary = stack.enter_context(replacing(self._path))
-            self._file: IO[str] = stack.enter_context(temporary.open("w", encoding="utf-8"))
-            self._stack = stack.pop_all()
-        return self
-
-    def write(self, record: SourceFrame, detections: Detections) -> None:
-        line: dict[str, Any] = {"index": record.index, "id": record.id, "time": record.seconds}
-        line["detections"] = detections.rows(self._classes)
-        self._file.write(json.dumps(line, allow_nan=False) + "\n")
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.__exit__(kind, error, trace)
 
 
 class OverlayVideo:
