@@ -18,6 +18,9 @@ def evaluate(
     legacy: Annotated[bool, typer.Option("--legacy", help="Count Pd and Fa as the published code does.")] = False,
     trust: Annotated[bool, typer.Option("--trust", help="Read a pickle; it comes from someone you trust.")] = False,
     json: Annotated[Path | None, typer.Option(help="Write the figures here too.")] = None,
+    save_maps: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Write masks too: FOLDER/DATA/PROTOCOL/ID.png of 16 bits.")
+    ] = None,
     data_root: Annotated[Path | None, typer.Option(help="Where named datasets lie; else IRFORGE_DATA.")] = None,
 ) -> None:
     """Measure a detector on frames with truth, and print a table.
@@ -39,7 +42,8 @@ def evaluate(
         dataset = open_dataset(name, None if data_root is None else str(data_root))
         label = f"{dataset.name}:{dataset.split}"
         for chosen in PROTOCOLS if protocol == "both" else (protocol,):
-            found = measure(deployable, contract, dataset, chosen, level, legacy)
+            maps = None if save_maps is None else save_maps / dataset.name / chosen
+            found = measure(deployable, contract, dataset, chosen, level, legacy, maps)
             if not rows:
                 typer.echo(table_line("data", "n", "protocol", found.table))
             typer.echo(table_line(label, str(found.frames), chosen, found.table.values()))

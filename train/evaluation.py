@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 
+from irforge import files
 from irforge.contract import Contract, InputSpec, PadToMultiple, Range
 from irforge.datasets import Dataset
 from irforge.errors import InputError, UsageError
@@ -44,8 +48,9 @@ def evaluate_masks(
     protocol: str = "squash",
     threshold: float = 0.5,
     legacy: bool = False,
+    maps: Path | None = None,
 ) -> PixelResult:
-    """Score every frame of a dataset.
+    """Score every frame of a dataset, and write the map of each to the folder `maps`, where there is one.
 
     `squash`: frame and mask are resized to the contract's size (mask by Pillow's NEAREST) and scored there, as MSHNet
     does. `native`: the frame is padded, the padding cropped off again, and scored at its own size, as BasicIRSTD does.
@@ -62,8 +67,16 @@ def evaluate_masks(
         tensor, geometry = prepare(sample.frame(), chosen, str(sample.frame_path))
         probability = deployable(torch.from_numpy(tensor))[0, 0].numpy()
         found = np.asarray(geometry.crop(probability), np.float32)
+        if maps is not None:
+            save_map(maps / f"{sample.id}.png", found)
         metrics.update(found, resize_mask(mask, geometry.content_height, geometry.content_width))
     return metrics.result()
+
+
+def save_map(path: Path, probability: npt.NDArray[np.float32]) -> None:
+    """Write probabilities, H x W, as a gray PNG of 16 bits: 65535 is 1."""
+    levels = np.rint(probability * 65535).astype(np.uint16)
+    files.write_bytes(path, cv2.imencode(".png", levels)[1].tobytes())
 
 
 @dataclass(frozen=True)
@@ -84,20 +97,24 @@ def evaluate(
     protocol: str,
     threshold: float | None = None,
     legacy: bool = False,
+    maps: Path | None = None,
 ) -> Figures:
     """Score every frame of a dataset by the metrics of what the detector gives, masks or boxes.
 
     Args:
         threshold: in place of the contract's.
         legacy: count Pd and Fa of masks as the published code does. (mNoCoAP of boxes always comes in both forms.)
+        maps: the folder that the masks are written to, as ID.png of 16 bits.
 
     Raises:
         InputError: a frame has no truth of that kind.
-        UsageError: no such protocol.
+        UsageError: no such protocol, or `maps` of a detector that gives boxes.
     """
     level = contract.output.score_threshold if threshold is None else threshold
     if contract.output.kind == "mask":
-        return mask_figures(evaluate_masks(deployable, contract.input, dataset, protocol, level, legacy))
+        return mask_figures(evaluate_masks(deployable, contract.input, dataset, protocol, level, legacy, maps))
+    if maps is not None:
+        raise UsageError("this detector gives boxes, and no maps to save", "Leave out --save-maps")
     from irforge.train.box_evaluation import evaluate_boxes
 
     return evaluate_boxes(deployable, contract, dataset, protocol, level)
