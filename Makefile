@@ -10,7 +10,7 @@ setup: $(STAMP)
 
 $(STAMP):
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[train,video,rtx,measure,test]'
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[train,video,rtx,measure,rescore,test]'
 	touch $@
 
 demo: setup

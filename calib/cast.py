@@ -14,6 +14,7 @@ import onnx
 from onnx import NodeProto, TensorProto, numpy_helper
 
 from irforge.graph import Graph, attribute, is_op, set_attribute
+from irforge.ops import CUSTOM_OPS, DOMAIN, VERSION
 
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 HALF_MAX = float(np.finfo(np.float16).max)
@@ -69,7 +70,7 @@ class _Caster:
     def visit(self, node: NodeProto) -> None:
         reads_or_writes_float = any(self.types.get(name) == FLOAT for name in (*node.input, *node.output))
         half = reads_or_writes_float and node.output[0] not in self.keep
-        schema = None if node.domain or not half else _schema(node, self.graph.opset)
+        schema = _schema(node, self.graph.opset) if half else None
         for place, name in enumerate(node.input):
             if self.types.get(name) == FLOAT:
                 wanted = HALF if half and _allows_half(schema, place, "inputs") else FLOAT
@@ -141,12 +142,15 @@ def has_half_form(node: NodeProto, opset: int) -> bool:
     return not node.domain and _allows_half(_schema(node, opset), 0, "outputs")
 
 
-def _schema(node: NodeProto, opset: int) -> Schema:
-    return onnx.defs.get_schema(node.op_type, opset, node.domain)
+def _schema(node: NodeProto, opset: int) -> Schema | None:
+    """None for an operator of the file's own."""
+    if node.domain == DOMAIN and node.op_type in CUSTOM_OPS:
+        return onnx.defs.get_schema(node.op_type, VERSION, node.domain)
+    return None if node.domain else onnx.defs.get_schema(node.op_type, opset, node.domain)
 
 
 def _allows_half(schema: Schema | None, place: int, side: str) -> bool:
-    # Nodes of other domains have generic bodies when they are cast at all.
+    # Operators of a file's own have generic bodies when they are cast at all.
     if schema is None:
         return True
     parameters = getattr(schema, side)

@@ -158,8 +158,17 @@ def _leading_to_products(graph: Graph) -> set[str]:
     leading: set[str] = set()
     for node in reversed(graph.nodes):
         if _has_weights(node, graph) or not leading.isdisjoint(node.output):
-            leading.update(node.input)
+            leading.update(_features(node, graph))
     return leading
+
+
+def _features(node: NodeProto, graph: Graph) -> list[str]:
+    """What a node reads, but for what only says where: the boxes that a map is pooled from, and choices between maps.
+    What makes those decodes, though convolutions follow."""
+    if node.domain == DOMAIN and node.op_type in CUSTOM_OPS:
+        op = CUSTOM_OPS[node.op_type]
+        return [name for name, role in zip(node.input, op.inputs, strict=True) if role not in op.wide_inputs]
+    return [name for name in node.input if graph.dtype(name) != TensorProto.BOOL]
 
 
 def _has_weights(node: NodeProto, graph: Graph) -> bool:

@@ -206,6 +206,8 @@ def trace_module(
                 verbose=False,
             )
     except torch.onnx.errors.OnnxExporterError as error:
+        if isinstance(error.__cause__, ExportError):
+            raise error.__cause__ from None
         cause = str(error.__cause__ or error).strip().splitlines()[0]
         raise ExportError(
             f"torch cannot export {what}: {cause}",

@@ -16,8 +16,13 @@ from irforge.errors import run_app
 VERBS = {
     "data": ("irforge.data", "data", "List, describe and check datasets."),
     "fit": ("irforge.train.fit", "fit", "Train a detector by a recipe."),
+    "surgery": ("irforge.train.surgery", "surgery", "Give trained weights predictors for other classes."),
+    "shots": ("irforge.train.data.fewshot", "fewshot", "Draw K boxes of each class for few-shot training."),
+    "gcoco": ("irforge.train.data.gcoco", "gcoco", "Turn COCO into gray frames without the classes to come."),
+    "classical": ("irforge.train.classical", "classical", "Write a detector that needs no training."),
     "evaluate": ("irforge.train.evaluate", "evaluate", "Measure trained weights on a dataset."),
     "export": ("irforge.export.to_onnx", "export", "Turn trained weights into an ONNX deployable."),
+    "rescore": ("irforge.export.rescore", "rescore", "Have an image encoder judge a detector's boxes again."),
     "calibrate": ("irforge.calib.collect", "collect", "Collect a model's activation ranges on frames."),
     "sensitivity": ("irforge.calib.sensitivity", "sensitivity", "Measure what INT8 costs, place by place."),
     "quantize": ("irforge.calib.quantize", "quantize", "Make an INT8 deployable from ranges."),

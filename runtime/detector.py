@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
@@ -14,9 +15,11 @@ from irforge.artifact import read_contract
 from irforge.contract import Contract
 from irforge.detections import Detections, decode
 from irforge.errors import ArtifactError
-from irforge.frames import Frame, prepare, prepare_batch
+from irforge.frames import Frame, Geometry, prepare, prepare_batch
+from irforge.rescoring import eight_bit
 from irforge.runtime.backends import choose_backend, open_session
 from irforge.runtime.custom_ops import Life
+from irforge.runtime.rescoring import SessionRescorer, open_rescorer
 from irforge.runtime.sidecar import read_sidecar
 from irforge.session import Array, Session, StageTimes
 
@@ -43,18 +46,22 @@ def load(
         custom_ops: how an `.onnx` file's custom operators run: by their `body`, or natively by a `plugin` library.
 
     Raises:
-        ArtifactError: the file is damaged, has no contract, or its graph does not fit its contract.
+        ArtifactError: the file is damaged, has no contract, or its graph does not fit its contract; or a companion that
+            the contract names is missing or another file.
         UsageError, EnvironmentFault: see `irforge.runtime.backends.open_session`.
     """
     choose_backend(path, backend)
     name = Path(path).name
     contract = read_sidecar(path).contract if name.endswith(".engine") else read_contract(path)
-    session = open_session(path, backend, threads=threads, trust_engine=trust_engine, custom_ops=custom_ops)
-    try:
-        return SessionDetector(session, contract, name, threshold, with_mask)
-    except BaseException:
-        session.close()
-        raise
+    with ExitStack() as opened:
+        session = open_session(path, backend, threads=threads, trust_engine=trust_engine, custom_ops=custom_ops)
+        opened.callback(session.close)
+        rescorer = open_rescorer(contract, Path(path).parent, threads)
+        if rescorer is not None:
+            opened.callback(rescorer.close)
+        detector = SessionDetector(session, contract, name, threshold, with_mask, rescorer)
+        opened.pop_all()
+        return detector
 
 
 class SessionDetector:
@@ -65,6 +72,7 @@ class SessionDetector:
         contract: how frames become feeds and outputs become detections.
         name: for messages.
         threshold, with_mask: see `load`.
+        rescorer: judges the detections again before the threshold; closed along with the detector.
 
     Raises:
         ArtifactError: the graph lacks the contract's input or outputs.
@@ -77,6 +85,7 @@ class SessionDetector:
         name: str = "model",
         threshold: float | None = None,
         with_mask: bool = False,
+        rescorer: SessionRescorer | None = None,
     ) -> None:
         wanted = {tensor.name for tensor in contract.output.tensors}
         if set(session.inputs) != {contract.input.name} or not wanted <= set(session.outputs):
@@ -93,6 +102,7 @@ class SessionDetector:
         batch = session.inputs[contract.input.name].shape[0]
         self._batch = batch if isinstance(batch, int) else 0
         self._with_mask = with_mask
+        self._rescorer = rescorer
         self._shape: tuple[int, ...] = ()
         self._outputs: dict[str, Array] | None = None
 
@@ -112,8 +122,12 @@ class SessionDetector:
         prepared = perf_counter()
         outputs = self._run(tensor)
         inferred = perf_counter()
-        found = decode(outputs, self.contract, geometry, threshold=self.threshold, with_mask=self._with_mask)
-        self.last_times = StageTimes(prepared - start, inferred - prepared, perf_counter() - inferred)
+        found = self._decode(outputs, geometry, 0)
+        decoded = perf_counter()
+        found = self._rescored(found, frame, where)
+        self.last_times = StageTimes(
+            prepared - start, inferred - prepared, decoded - inferred, self._extra(perf_counter() - decoded)
+        )
         return found
 
     def run_batch(self, frames: Sequence[Frame]) -> list[Detections]:
@@ -126,22 +140,35 @@ class SessionDetector:
         """
         step = self._batch or max(len(frames), 1)
         found: list[Detections] = []
-        prepare_seconds = infer_seconds = decode_seconds = 0.0
+        prepare_seconds = infer_seconds = decode_seconds = rescore_seconds = 0.0
         for first in range(0, len(frames), step):
             start = perf_counter()
-            tensor, geometries = prepare_batch(frames[first : first + step], self.contract.input)
+            batch = frames[first : first + step]
+            tensor, geometries = prepare_batch(batch, self.contract.input)
             prepared = perf_counter()
             outputs = self._run(tensor)
             inferred = perf_counter()
-            found += [
-                decode(outputs, self.contract, geometry, index=i, threshold=self.threshold, with_mask=self._with_mask)
-                for i, geometry in enumerate(geometries)
-            ]
+            raw = [self._decode(outputs, geometry, i) for i, geometry in enumerate(geometries)]
+            decoded = perf_counter()
+            found += [self._rescored(one, frame, "frame") for one, frame in zip(raw, batch, strict=True)]
             prepare_seconds += prepared - start
             infer_seconds += inferred - prepared
-            decode_seconds += perf_counter() - inferred
-        self.last_times = StageTimes(prepare_seconds, infer_seconds, decode_seconds)
+            decode_seconds += decoded - inferred
+            rescore_seconds += perf_counter() - decoded
+        self.last_times = StageTimes(prepare_seconds, infer_seconds, decode_seconds, self._extra(rescore_seconds))
         return found
+
+    def _decode(self, outputs: dict[str, Array], geometry: Geometry, index: int) -> Detections:
+        level = self.threshold if self._rescorer is None else min(self.threshold, self._rescorer.spec.lower)
+        return decode(outputs, self.contract, geometry, index=index, threshold=level, with_mask=self._with_mask)
+
+    def _rescored(self, found: Detections, frame: Frame, where: str) -> Detections:
+        if self._rescorer is None:
+            return found
+        return self._rescorer.apply(found, eight_bit(frame, self.contract.input, where), self.threshold)
+
+    def _extra(self, rescore_seconds: float) -> dict[str, float]:
+        return {} if self._rescorer is None else {"rescore": rescore_seconds}
 
     def _run(self, tensor: Array) -> dict[str, Array]:
         missing = self._batch - len(tensor)
@@ -155,6 +182,8 @@ class SessionDetector:
 
     def close(self) -> None:
         self.session.close()
+        if self._rescorer is not None:
+            self._rescorer.close()
 
     def __enter__(self) -> SessionDetector:
         return self
@@ -168,7 +197,8 @@ class SessionDetector:
         source = self.contract.provenance
         height, width = self.contract.input.size
         size = "dynamic size" if self.contract.input.is_dynamic else f"{width}x{height}"
+        again = f", re-scored by {self._rescorer.name}" if self._rescorer else ""
         return (
             f"Detector({self.name}: {source.detector}, {source.precision}, {size}, on {self.session.backend},"
-            f" {self.session.device}{', ' * bool(self.session.custom_ops)}{self.session.custom_ops})"
+            f" {self.session.device}{', ' * bool(self.session.custom_ops)}{self.session.custom_ops}{again})"
         )

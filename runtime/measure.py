@@ -25,6 +25,7 @@ from irforge.runtime.machine import environment, usable_cores
 from irforge.runtime.parity import ParityReport, compare
 from irforge.runtime.report.schema import Data, Latency, Model, Report
 from irforge.runtime.report.wording import size_text
+from irforge.runtime.rescoring import SessionRescorer, open_rescorer
 from irforge.session import Session
 
 _GIVES = {"mask": "a mask", "boxes": "boxes"}
@@ -167,7 +168,10 @@ def _measure_size(
     with ExitStack() as stack:
         sessions = {e.name: stack.enter_context(e.open()) for e in entries}
         devices = {name: (_backend(session), session.device) for name, session in sessions.items()}
-        detectors = {e.name: SessionDetector(sessions[e.name], contract, e.name) for e in entries}
+        rescorers = _rescorers(entries, threads, stack)
+        detectors = {
+            e.name: SessionDetector(sessions[e.name], contract, e.name, rescorer=rescorers.get(e.name)) for e in entries
+        }
         calls = schedule.rounds * schedule.frames_per_round
         frames = [sample.frame() for sample in data.samples[: min(calls, 64)]]
         tick = progress(f"{title}: latency", calls * len(entries))
@@ -181,12 +185,26 @@ def _measure_size(
             reference_name=reference.name,
             limits={e.name: LIMITS[contract.output.kind][e.contract.provenance.precision] for e in others},
             workers=usable_cores(),
+            rescorers=rescorers,
         )
     candidates = Counter(e.contract.provenance.precision for e in entries if e.role == "candidate")
     for entry in entries:
         alone = entry.role == "reference" or candidates[entry.contract.provenance.precision] == 1
         variant = "" if alone else entry.path.name.removesuffix(".onnx")
         yield _model(entry, variant, contract, devices[entry.name], latency[entry.name], parity)
+
+
+def _rescorers(entries: list[Entry], threads: int, stack: ExitStack) -> dict[str, SessionRescorer]:
+    """What judges the boxes of each entry again, where its contract names something that does."""
+    # A reference is a checkpoint under the candidates' contract, and companions lie with those.
+    home = next((e for e in entries if e.role == "candidate"), entries[0]).path.parent
+    found = {}
+    for entry in entries:
+        folder = entry.path.parent if entry.role == "candidate" else home
+        rescorer = open_rescorer(entry.contract, folder, threads)
+        if rescorer is not None:
+            found[entry.name] = stack.enter_context(rescorer)
+    return found
 
 
 def _backend(session: Session) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from irforge.contract import Contract
 from irforge.datasets import Sample
 from irforge.errors import CheckFailed, UsageError
 from irforge.frames import prepare
+from irforge.rescoring import Rescorer, eight_bit
 from irforge.runtime.limits import Limits
 from irforge.runtime.report.figures import Accuracy, OutputKind, Parity
 from irforge.runtime.report.wording import plural
@@ -60,6 +61,7 @@ def compare(
     limits: Mapping[str, Limits] | None = None,
     crops: int = CROPS_PER_MODEL,
     workers: int = 1,
+    rescorers: Mapping[str, Rescorer] | None = None,
 ) -> ParityReport:
     """Run every frame through all sessions and compare.
 
@@ -76,6 +78,7 @@ def compare(
             are asked for.
         crops: pictures of at most this many changed targets a candidate.
         workers: sessions that may run at the same time, each in a thread of its own where its thread rule allows it.
+        rescorers: what judges a session's boxes again, by its name: what its contract names as a companion.
 
     Raises:
         UsageError: there is no frame, or only some have truth.
@@ -94,6 +97,9 @@ def compare(
             feed, geometry = prepare(raw, contract.input, f"'{sample.frame_path}'")
             outputs = _run_all(sessions, {contract.input.name: feed}, pool)
             answers = {name: judge.read(output, geometry, name) for name, output in outputs.items()}
+            for name, rescorer in (rescorers or {}).items():
+                found = rescorer.apply(answers[name].detections, eight_bit(raw, contract.input), 0.0)
+                answers[name] = replace(answers[name], detections=found)
             seen = judge.see(FrameRead(sample, raw, feed, geometry), answers.pop(reference_name))
             frames += 1
             with_truth += seen.truth is not None

@@ -15,7 +15,7 @@ from irforge.metrics.boxes import BoxMetrics, best_threshold
 from irforge.train.box_evaluation import detect
 from irforge.train.data.boxes import BoxCrops, WholeBoxFrames, collate
 from irforge.train.data.frames import BoxFrames, load_box_frames
-from irforge.train.detectors.base import BoxBatch, BoxDetector
+from irforge.train.detectors.base import BoxBatch, BoxDetector, output_of
 from irforge.train.evaluation import protocol_spec
 from irforge.train.module import EpochData, TrainingModule
 from irforge.train.recipe import Augment, Recipe, Stage
@@ -35,7 +35,8 @@ class BoxModule(TrainingModule):
         self.held = held
         # In a list, so that it is no second copy of the network in the module's state.
         self.deployed = [detector.deployable(self.trained, spec)]
-        self.contract = Contract(input=spec, output=detector.output(0.0), provenance=Provenance(detector=detector.name))
+        output = output_of(detector, 0.0, recipe.network)
+        self.contract = Contract(input=spec, output=output, provenance=Provenance(detector=detector.name))
         self.protocol = f"{spec.fit.kind}, in frame pixels, best threshold on these frames"
 
     def training_step(self, batch: tuple[Tensor, BoxBatch], index: int) -> Tensor:

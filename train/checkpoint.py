@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from irforge import files
 from irforge.contract import METADATA_KEY, Contract, Provenance
 from irforge.errors import ArtifactError, InputError
-from irforge.train.detectors.base import Deployable
+from irforge.train.detectors.base import Deployable, output_of
 from irforge.train.detectors.registry import DETECTORS, find_detector
 
 PICKLE_SUFFIXES = (".pkl", ".pt", ".pth", ".tar", ".ckpt", ".bin")
@@ -130,7 +130,7 @@ def _published(path: Path, trust: bool) -> tuple[Deployable, Contract]:
         _fill(network, weights, str(path))
         spec = detector.published_input(options)
         provenance = Provenance(detector=name, network=options, weights_sha256=files.sha256_of_file(path))
-        contract = Contract(input=spec, output=detector.output(0.5), provenance=provenance)
+        contract = Contract(input=spec, output=output_of(detector, 0.5, options), provenance=provenance)
         return detector.deployable(network, spec).eval(), contract
     known = ", ".join(find_detector(name).title for name in DETECTORS)
     raise ArtifactError(f"the weights in '{path}' belong to no detector known here", f"Known: {known}")

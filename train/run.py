@@ -28,11 +28,12 @@ from irforge.contract import (
 )
 from irforge.datasets import Dataset, open_dataset
 from irforge.errors import ArtifactError, UsageError
-from irforge.train.checkpoint import load_deployable, save_checkpoint
+from irforge.train.checkpoint import save_checkpoint
 from irforge.train.data.frames import split_validation
-from irforge.train.detectors.base import BoxDetector, Detector, MaskDetector
+from irforge.train.detectors.base import BoxDetector, Detector, MaskDetector, output_of
 from irforge.train.detectors.registry import find_detector
 from irforge.train.module import EpochData, TrainingModule
+from irforge.train.predictors import starting_weights
 from irforge.train.recipe import Recipe, Source
 
 LAST = "last.ckpt"
@@ -90,7 +91,7 @@ def run_training(
     ancestor = None if weights is None else start_from(weights, recipe.detector, module)
     base = Contract(
         input=spec,
-        output=detector.output(0.5),
+        output=output_of(detector, 0.5, recipe.network),
         provenance=Provenance(
             detector=recipe.detector,
             network=recipe.network,
@@ -157,6 +158,7 @@ def prepared(
         return module, mask_data(recipe, spec, train, held, workers)
     from irforge.train.box_module import BoxModule, box_data, box_frames
 
+    require_classes(recipe, (*train, *held))
     stride = detector.deployable(detector.build(**recipe.network), spec).stride
     held_frames = box_frames(held, spec, stride)
     names = [part.name for part in held]
@@ -164,16 +166,27 @@ def prepared(
     return boxes, box_data(recipe, box_frames(train, spec, stride), held_frames, boxes, workers)
 
 
+def require_classes(recipe: Recipe, parts: Sequence[Dataset]) -> None:
+    """Raises UsageError if the recipe names several classes that are not the data's, in its order."""
+    names = list(recipe.network.get("classes", ()))
+    for part in parts:
+        if names and names != list(part.classes) and len(names) + len(part.classes) > 2:
+            raise UsageError(
+                f"the recipe's classes are {', '.join(names)}, those of '{part.name}' {', '.join(part.classes)}",
+                "Name the same ones in the same order under 'network: classes'",
+            )
+
+
 def start_from(weights: Path, detector: str, module: TrainingModule) -> Provenance:
     """Put the weights of a checkpoint into the module's networks; returns where they come from."""
-    deployable, contract = load_deployable(weights)
+    found, contract = starting_weights(weights, module.network.state_dict(), module.recipe.network.get("classes"))
     if contract.provenance.detector != detector:
         raise ArtifactError(
             f"checkpoint '{weights}' is of detector '{contract.provenance.detector}', the recipe trains '{detector}'",
             "Start from a checkpoint of the same detector",
         )
     try:
-        module.start_from(deployable.network.state_dict())
+        module.start_from(found)
     except RuntimeError:
         raise ArtifactError(
             f"the weights in '{weights}' do not fit the recipe's network options",

@@ -8,14 +8,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from irforge.datasets import coco, folder, masks, sirst, yolo
+from irforge.datasets import coco, folder, masks, sirst, voc, yolo
 from irforge.datasets.base import BoxTruth, Dataset, Finding, Sample
+from irforge.datasets.classes import select, split_selection
 from irforge.datasets.layout import Reader, normalised
 from irforge.errors import InputError, UsageError
 
 __all__ = ["BoxTruth", "Dataset", "Finding", "Sample", "dataset_splits", "named_datasets", "open_dataset"]
 
-READERS: tuple[Reader, ...] = (sirst, masks, coco, yolo, folder)
+READERS: tuple[Reader, ...] = (sirst, masks, coco, voc, yolo, folder)
 
 DATA_ROOT = "IRFORGE_DATA"
 
@@ -24,6 +25,10 @@ LICENCES = {
     "sirst": "no licence stated; cite Dai et al., ACM (WACV 2021), ALCNet (TGRS 2021)",
     "sirst_v2": "no licence stated; cite Dai et al., OSCAR (TGRS 2023), ACM (WACV 2021), ALCNet (TGRS 2021)",
     "irstd_1k": "no licence stated; cite Zhang et al., ISNet, CVPR 2022",
+    "coco": "annotations CC BY 4.0, images under Flickr's terms; cite Lin et al., ECCV 2014",
+    "gcoco": "made from COCO: annotations CC BY 4.0, images under Flickr's terms; cite Lin et al., ECCV 2014",
+    "voc2007": "images under Flickr's terms; cite Everingham et al., IJCV 2010",
+    "voc2012": "images under Flickr's terms; cite Everingham et al., IJCV 2010",
     "drone_ir": "CC0 1.0; please cite Svanstrom et al., Data in Brief 2021",
 }
 """What is known of the licences of well-known sets, by normalised folder name, also for folders inside them."""
@@ -32,20 +37,22 @@ LICENCES = {
 def open_dataset(
     name_or_path: str | os.PathLike[str], data_root: str | os.PathLike[str] | None = None, *, split: str | None = None
 ) -> Dataset:
-    """Open `NAME[:SPLIT]` or `PATH[:SPLIT]`.
+    """Open `NAME[:SPLIT][@CLASSES[@REST]]`, or the same with a path for the name.
 
     Args:
         name_or_path: an existing path, or the name of a folder under `data_root`; case and '-' or '_' do not matter.
+            What '@' chooses says `irforge.datasets.classes`.
         data_root: where named datasets lie; otherwise the environment variable IRFORGE_DATA says so.
         split: the split where `name_or_path` names none; None means everything there is.
 
     Raises:
-        UsageError: no such dataset or split; the message lists those there are.
+        UsageError: no such dataset, split or class; the message lists those there are.
         InputError: a folder is missing or empty, a listed file is missing or listed twice, or an annotation cannot
             be used. What would spoil training or metrics in silence is refused here; what can be mended is mended, and
             is among the dataset's findings.
     """
-    root, wanted = _resolve(os.fspath(name_or_path), data_root)
+    text, selection = _parts(os.fspath(name_or_path))
+    root, wanted = _resolve(text, data_root)
     if root.suffix.lower() == ".json" and root.is_file():
         if wanted:
             raise UsageError(f"'{root}' is one annotation file and has no split '{wanted}'", "Leave the split out")
@@ -54,14 +61,15 @@ def open_dataset(
     else:
         reading = _reader(root).read(root, wanted or split)
         name, folder_of_frames = root.name, root
-    return Dataset(
+    dataset = Dataset(
         name, reading.split, folder_of_frames, _licence(root), reading.samples, reading.classes, reading.findings
     )
+    return select(dataset, selection) if selection else dataset
 
 
 def dataset_splits(name_or_path: str | os.PathLike[str], data_root: str | os.PathLike[str] | None = None) -> list[str]:
     """The names of the splits of a dataset; empty where there are no lists."""
-    root, _ = _resolve(os.fspath(name_or_path), data_root)
+    root, _ = _resolve(_parts(os.fspath(name_or_path))[0], data_root)
     return _reader(root).splits(root)
 
 
@@ -89,6 +97,11 @@ def _reader(root: Path) -> Reader:
         if reader.matches(root):
             return reader
     raise InputError(f"'{root}' is not a folder", "Name a dataset, a folder of frames or a COCO annotation file")
+
+
+def _parts(text: str) -> tuple[str, str]:
+    """What to open, and the choice of classes from it; a path may have an '@' in it."""
+    return (text, "") if Path(text).exists() else split_selection(text)
 
 
 def _resolve(text: str, data_root: str | os.PathLike[str] | None) -> tuple[Path, str | None]:

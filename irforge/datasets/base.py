@@ -30,10 +30,15 @@ class Finding:
 
 @dataclass(frozen=True, eq=False)
 class BoxTruth:
-    """True boxes of one frame: float32 [n, 4] xyxy, half-open, in frame pixels, and 0-based int64 classes [n]."""
+    """True boxes of one frame: float32 [n, 4] xyxy, half-open, in frame pixels, and 0-based int64 classes [n].
+
+    difficult: bool [n], what VOC's authors marked so: trained on like the rest, and neither right nor wrong to find by
+    `voc_ap`. None where a dataset knows no such mark.
+    """
 
     boxes: npt.NDArray[np.float32]
     classes: npt.NDArray[np.int64]
+    difficult: npt.NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.classes)

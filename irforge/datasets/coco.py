@@ -1,21 +1,26 @@
-"""Boxes in COCO's JSON: annotations/*.json beside the frames that they name. Ids may be numbers or text."""
+"""Boxes in COCO's JSON: annotations/*.json beside the frames that they name. Ids may be numbers or text.
+
+`shots` says where K-shot lists are found; few-shot work on COCO keeps its splits in `cocosplit/datasplit` as well.
+"""
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from irforge.datasets.base import Finding, Sample
 from irforge.datasets.boxes import BoxRow, frame_boxes
-from irforge.datasets.layout import ALL, Reading, choose_split, normalised
+from irforge.datasets.layout import ALL, Reading, by_normalised_name, choose_split, normalised
+from irforge.datasets.shots import coco_split_folders, merged, shot_lists
 from irforge.errors import InputError, UsageError
 from irforge.frames import frame_size
 
 
 def matches(root: Path) -> bool:
-    return any((root / "annotations").glob("*.json"))
+    return root.is_dir() and bool(_files(root))
 
 
 def splits(root: Path) -> list[str]:
@@ -28,9 +33,17 @@ def read(root: Path, split: str | None) -> Reading:
         raise UsageError(f"'{root.name}' needs a split", f"Splits there: {', '.join(files)}")
     if split is None:
         return read_file(next(iter(files.values())), root)
-    starting = [name for name in files if normalised(name).startswith(normalised(split) + "_")]
-    exact = any(normalised(name) == normalised(split) for name in files)
-    name = starting[0] if len(starting) == 1 and not exact else choose_split(split, files, root)
+    lists = shot_lists(root)
+    shots = by_normalised_name(lists, split)
+    if shots is not None:
+        return _read_shots(*shots, root, files)
+    name = _chosen(split, files)
+    if name is None:
+        try:
+            name = choose_split(split, files, root)
+        except UsageError as error:
+            more = f"; and {len(lists)} K-shot lists, such as {next(iter(lists))}" if lists else ""
+            raise UsageError(error.what, error.remedy + more) from None
     return read_file(files[name], root, name)
 
 
@@ -43,8 +56,17 @@ def read_file(path: Path, root: Path, split: str = ALL) -> Reading:
         InputError: not COCO; a frame listed twice, missing, or of another size than the file says; an annotation of an
             unknown category or image; a box without area or outside its frame.
     """
+    return _reading(lambda: json.loads(path.read_bytes()), path, root, split)
+
+
+def _read_shots(split: str, paths: list[Path], root: Path, files: dict[str, Path]) -> Reading:
+    train = files.get(_chosen("train", files) or "train")
+    return _reading(lambda: merged(paths, train), paths[0], root, split)
+
+
+def _reading(load: Callable[[], dict[str, Any]], path: Path, root: Path, split: str) -> Reading:
     try:
-        content = json.loads(path.read_bytes())
+        content = load()
         names = {int(category["id"]): str(category["name"]) for category in content["categories"]}
         images = {str(image["id"]): _stated(image) for image in content["images"]}
         if len(images) < len(content["images"]) or len(names) < len(content["categories"]):
@@ -56,12 +78,13 @@ def read_file(path: Path, root: Path, split: str = ALL) -> Reading:
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise InputError(f"'{path}' is no COCO annotation file ({error!r})", "Check the path and the file") from None
     stem = path.stem.removeprefix("instances_")
-    places = (root, root / "images", path.parent, path.parent.parent, root / stem, root / "images" / stem)
+    bases = dict.fromkeys((root, path.parent, path.parent.parent))
+    places = [base / folder for base in bases for folder in ("", "images", stem, f"images/{stem}")]
     samples: list[Sample] = []
     findings: list[Finding] = []
     seen: set[Path] = set()
     for identity, (file_name, stated) in images.items():
-        frame = next((place / file_name for place in places if (place / file_name).is_file()), None)
+        frame = _found(file_name, places) or _found(file_name, (p for p in root.glob("*") if p.is_dir()))
         if frame is None:
             raise InputError(
                 f"frame '{file_name}', which '{path}' lists, is missing under '{root}'", "Add it, or mend the list"
@@ -109,6 +132,18 @@ def _rows_by_image(
     return rows
 
 
+def _found(file_name: str, places: Iterable[Path]) -> Path | None:
+    return next((place / file_name for place in places if (place / file_name).is_file()), None)
+
+
+def _chosen(split: str, files: Iterable[str]) -> str | None:
+    """The one split whose name begins with `split_`, where none has the name itself."""
+    starting = [name for name in files if normalised(name).startswith(normalised(split) + "_")]
+    exact = any(normalised(name) == normalised(split) for name in files)
+    return starting[0] if len(starting) == 1 and not exact else None
+
+
 def _files(root: Path) -> dict[str, Path]:
-    found = sorted((root / "annotations").glob("*.json"))
+    folders = [root / "annotations", *(folder / "datasplit" for folder in coco_split_folders(root))]
+    found = [path for folder in folders for path in sorted(folder.glob("*.json"))]
     return {path.stem.removeprefix("instances_"): path for path in found}

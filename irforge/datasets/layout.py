@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from irforge.datasets.base import Finding, Sample
 from irforge.errors import InputError, UsageError
 from irforge.frames import FRAME_SUFFIXES
 
 ALL = "all"
+
+Part = TypeVar("Part")
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,11 @@ def choose_split(wanted: str, lists: Mapping[str, object], root: Path) -> str:
             return ending[0]
     remedy = f"Splits there: {', '.join(lists)}" if lists else "It has no lists of names: leave the split out"
     raise UsageError(f"'{root.name}' has no split '{wanted}'", remedy)
+
+
+def by_normalised_name(parts: Mapping[str, Part], wanted: str | None) -> tuple[str, Part] | None:
+    """The name and value of the part that `wanted` names in full; None where there is none."""
+    return next(((n, part) for n, part in parts.items() if wanted and normalised(n) == normalised(wanted)), None)
 
 
 def pick(stem: str, files: dict[str, Path], folder: Path, listed_in: Path | None) -> Path:

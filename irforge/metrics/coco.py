@@ -38,6 +38,8 @@ class CocoAP:
     ap50: float | None
     ap75: float | None
     by_class: dict[str, float | None]
+    by_class50: dict[str, float | None]
+    by_class75: dict[str, float | None]
     by_size: dict[str, float | None]
 
 
@@ -93,6 +95,8 @@ def coco_ap(found: Sequence[Detections], truth: Sequence[BoxTruth], classes: Seq
         ap50=_mean(everything[0]),
         ap75=_mean(everything[5]),
         by_class={name: _mean(everything[..., i]) for i, name in enumerate(classes)},
+        by_class50={name: _mean(everything[0, ..., i]) for i, name in enumerate(classes)},
+        by_class75={name: _mean(everything[5, ..., i]) for i, name in enumerate(classes)},
         by_size={bucket.name: _mean(precision[..., i]) for i, bucket in enumerate(SIZE_BUCKETS, 1)},
     )
 

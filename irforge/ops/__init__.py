@@ -11,6 +11,7 @@ from onnx import ModelProto, helper
 from irforge.ops.base import DOMAIN, VERSION, CustomOp
 from irforge.ops.channel_gate import CHANNEL_GATE
 from irforge.ops.mutual_gate import MUTUAL_GATE, QUANTIZED_MUTUAL_GATE
+from irforge.ops.roi_align import ROI_ALIGN
 from irforge.ops.spatial_gate import SPATIAL_GATE
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "DOMAIN",
     "MUTUAL_GATE",
     "QUANTIZED_MUTUAL_GATE",
+    "ROI_ALIGN",
     "SPATIAL_GATE",
     "VERSION",
     "CustomOp",
@@ -28,7 +30,7 @@ __all__ = [
 ]
 
 CUSTOM_OPS: dict[str, CustomOp] = {
-    op.name: op for op in (MUTUAL_GATE, QUANTIZED_MUTUAL_GATE, CHANNEL_GATE, SPATIAL_GATE)
+    op.name: op for op in (MUTUAL_GATE, QUANTIZED_MUTUAL_GATE, CHANNEL_GATE, SPATIAL_GATE, ROI_ALIGN)
 }
 
 for _op in CUSTOM_OPS.values():

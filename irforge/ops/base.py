@@ -16,7 +16,7 @@ VERSION = 1
 PLUGIN_ATTRIBUTES = {"plugin_namespace": "", "plugin_version": "1"}
 
 _Schema = onnx.defs.OpSchema
-_ATTRIBUTE_TYPES = {float: _Schema.AttrType.FLOAT, str: _Schema.AttrType.STRING}
+_ATTRIBUTE_TYPES = {float: _Schema.AttrType.FLOAT, int: _Schema.AttrType.INT, str: _Schema.AttrType.STRING}
 _FLOATS = ["tensor(float)", "tensor(float16)", "tensor(bfloat16)", "tensor(double)"]
 
 InferShapes = Callable[[onnx.shape_inference.InferenceContext], None]
@@ -24,7 +24,7 @@ InferShapes = Callable[[onnx.shape_inference.InferenceContext], None]
 
 @dataclass(frozen=True)
 class CustomOp:
-    """One operator of the `irforge` domain. All inputs are of one floating-point type.
+    """One operator of the `irforge` domain. All inputs are of one floating-point type, but for `wide_inputs`.
 
     Attributes:
         name: operator type; TensorRT's plugin and ONNX Runtime's kernel have the same.
@@ -35,6 +35,7 @@ class CustomOp:
         infer: shape of the output for ONNX's shape inference.
         attributes: name and Python type of each required attribute; the body reads them as `@name`.
         output_type: 'T' for that of the inputs, or a type as 'tensor(int8)'.
+        wide_inputs: names of inputs that are float32 whatever the others are: pixels need more than FP16's digits.
     """
 
     name: str
@@ -45,6 +46,7 @@ class CustomOp:
     infer: InferShapes
     attributes: Mapping[str, type] = field(default_factory=dict)
     output_type: str = "T"
+    wide_inputs: tuple[str, ...] = ()
 
     def function(self, opset: int) -> FunctionProto:
         """The body for a model of this opset. Its inner names have the operator's name before them: NVIDIA's parser
@@ -74,7 +76,10 @@ class CustomOp:
             DOMAIN,
             VERSION,
             doc=self.summary,
-            inputs=[_Schema.FormalParameter(name, "T") for name in self.inputs],
+            inputs=[
+                _Schema.FormalParameter(name, "tensor(float)" if name in self.wide_inputs else "T")
+                for name in self.inputs
+            ],
             outputs=[_Schema.FormalParameter(self.output, self.output_type)],
             type_constraints=[("T", _FLOATS, "floating point")],
             attributes=[

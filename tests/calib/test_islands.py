@@ -8,6 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from irforge.calib.cast import cast_to_half
 from irforge.calib.islands import fp32_islands, last_products
 from irforge.calib.ranges import TensorRange, load_ranges
 from irforge.graph import Graph
@@ -106,7 +107,7 @@ def test_raw_counts_stay_in_fp32_up_to_the_first_convolution() -> None:
     assert set(found) == {"low", "stretched"}
 
 
-@pytest.mark.parametrize("name", CUSTOM_OPS)
+@pytest.mark.parametrize("name", [name for name, op in CUSTOM_OPS.items() if not op.wide_inputs])
 def test_our_own_operators_take_half_precision(name: str) -> None:
     net = Net()
     maps = net.conv(net.node("Cast", "frames", to=FLOAT), 1, 4, 1)
@@ -118,6 +119,26 @@ def test_our_own_operators_take_half_precision(name: str) -> None:
     model = net.model()
     add_bodies(model)
     assert "gated" not in fp32_islands(model)
+
+
+def test_what_makes_the_boxes_that_a_map_is_pooled_from_stays_and_so_do_the_boxes() -> None:
+    """Convolutions follow, yet it decodes; the map itself, and what is made of its bins, goes to FP16."""
+    net = Net()
+    maps = net.conv(net.node("Cast", "frames", to=FLOAT), 1, 4, 3)
+    rows = net.node("Reshape", net.conv(maps, 4, 4, 1), net.constant([0, 4, -1], np.int64), out="rows")
+    boxes = net.node("Exp", net.node("Transpose", rows, perm=[0, 2, 1], out="columns"), out="boxes")
+    op, settings = CUSTOM_OPS["FixedRoiAlign"], {"scale": 0.25, "bins": 7, "every": 2, "sampling": 2}
+    net.nodes.append(op.node([maps, boxes], "bins", **settings))
+    small = net.node("Relu", net.conv("bins", 4, 1, 1), out="small")
+    net.node("Cast", net.node("Relu", small, out="last"), to=FLOAT, out="mask")
+    model = net.model()
+    add_bodies(model)
+    found = fp32_islands(model, decodes=True)
+    assert {"rows", "columns", "boxes"} <= set(found) and not {maps, "bins"} & set(found)
+    cast_to_half(model, set(found))
+    graph = Graph(model)
+    (node,) = (node for node in model.graph.node if node.op_type == "FixedRoiAlign")
+    assert [graph.dtype(name) for name in node.input] == [TensorProto.FLOAT16, FLOAT]
 
 
 def test_whole_numbers_beyond_2048_stay() -> None:

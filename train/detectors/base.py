@@ -82,6 +82,14 @@ class Detector(Protocol):
     def options_of(self, weights: Mapping[str, Tensor]) -> dict[str, Any] | None: ...
 
 
+def output_of(detector: Detector, score_threshold: float, options: Mapping[str, Any]) -> OutputSpec:
+    """The detector's output with the class names that its network options give: `classes`, or as many numbered ones
+    as `class_count` says. A detector without these options keeps its own."""
+    names = list(options.get("classes", ())) or [f"class {i}" for i in range(options.get("class_count", 0))]
+    output = detector.output(score_threshold)
+    return output.model_copy(update={"classes": names}) if names else output
+
+
 class MaskLoss(Protocol):
     """The loss of one batch; `epoch` counts from 0."""
 

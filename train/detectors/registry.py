@@ -7,10 +7,21 @@ from importlib import import_module
 from irforge.errors import UsageError
 from irforge.train.detectors.base import Detector
 
+# Weights without a contract are the first one's that knows them: of two-stage detectors the simpler ones come first.
 DETECTORS = {
+    "faster-rcnn": "irforge.train.detectors.twostage.deploy:FASTER_RCNN",
+    "risf": "irforge.train.detectors.risf.deploy:RISF",
+    "glmd-ca": "irforge.train.detectors.glmd.deploy:GLMD_CA",
     "itd": "irforge.train.detectors.itd.deploy:ITD",
     "mshnet": "irforge.train.detectors.mshnet.deploy:MSHNET",
     "oscar": "irforge.train.detectors.oscar.deploy:OSCAR",
+    "lcm": "irforge.train.detectors.classical.deploy:LCM",
+    "mpcm": "irforge.train.detectors.classical.deploy:MPCM",
+    "wldm": "irforge.train.detectors.classical.deploy:WLDM",
+    "fkrw": "irforge.train.detectors.classical.deploy:FKRW",
+    "ipi": "irforge.train.detectors.classical.deploy:IPI",
+    "nipps": "irforge.train.detectors.classical.deploy:NIPPS",
+    "ript": "irforge.train.detectors.classical.deploy:RIPT",
 }
 
 
