@@ -44,7 +44,8 @@ class BoxModule(TrainingModule):
         terms = self.criterion(self.network, self.normalised(levels), truth, self.current_epoch)
         loss = torch.stack(list(terms.values())).sum()
         for name, term in {"loss": loss, **{f"loss/{name}": term for name, term in terms.items()}}.items():
-            self.log(name, term, on_step=False, on_epoch=True, prog_bar=name == "loss", batch_size=len(levels))
+            shown = name == "loss"
+            self.log(name, term, on_step=False, on_epoch=True, prog_bar=shown, batch_size=len(levels), sync_dist=True)
         return loss
 
     def on_validation_epoch_start(self) -> None:
@@ -85,10 +86,10 @@ class BoxModule(TrainingModule):
         return gathered[0]
 
 
-def box_frames(parts: Sequence[Dataset], spec: InputSpec, stride: int) -> list[BoxFrames]:
+def box_frames(parts: Sequence[Dataset], spec: InputSpec, stride: int, on_disk: bool = False) -> list[BoxFrames]:
     """The parts' frames, prepared; at their own size, padded to the stride, where nothing is resized."""
     chosen = protocol_spec(spec, "native", stride) if spec.fit.kind == "pad-to-multiple" else spec
-    return [load_box_frames(part, chosen) for part in parts]
+    return [load_box_frames(part, chosen, on_disk) for part in parts]
 
 
 def box_data(

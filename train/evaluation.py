@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,11 @@ import torch
 from irforge import files
 from irforge.contract import Contract, InputSpec, PadToMultiple, Range
 from irforge.datasets import Dataset
-from irforge.errors import InputError, UsageError
+from irforge.datasets.classes import named_classes, published_novel
+from irforge.errors import ArtifactError, InputError, UsageError
 from irforge.frames import prepare, resize_mask
 from irforge.metrics import PixelMetrics, PixelResult
+from irforge.rescoring import Rescorer
 from irforge.train.detectors.base import Deployable
 
 PROTOCOLS = ("squash", "native")
@@ -74,7 +76,13 @@ def evaluate_masks(
 
 
 def save_map(path: Path, probability: npt.NDArray[np.float32]) -> None:
-    """Write probabilities, H x W, as a gray PNG of 16 bits: 65535 is 1."""
+    """Write probabilities, H x W, as a gray PNG of 16 bits: 65535 is 1.
+
+    Raises:
+        ArtifactError: they are no probabilities.
+    """
+    if not (probability.min() >= 0 and probability.max() <= 1):
+        raise ArtifactError(f"the mask for '{path.name}' is no map of probabilities from 0 to 1", "Train it again")
     levels = np.rint(probability * 65535).astype(np.uint16)
     files.write_bytes(path, cv2.imencode(".png", levels)[1].tobytes())
 
@@ -98,6 +106,8 @@ def evaluate(
     threshold: float | None = None,
     legacy: bool = False,
     maps: Path | None = None,
+    novel: Sequence[str] = (),
+    rescorer: Rescorer | None = None,
 ) -> Figures:
     """Score every frame of a dataset by the metrics of what the detector gives, masks or boxes.
 
@@ -105,19 +115,39 @@ def evaluate(
         threshold: in place of the contract's.
         legacy: count Pd and Fa of masks as the published code does. (mNoCoAP of boxes always comes in both forms.)
         maps: the folder that the masks are written to, as ID.png of 16 bits.
+        novel: the classes that a few-shot detector learnt last, for AP of these and of the others.
+        rescorer: judges boxes again.
 
     Raises:
-        InputError: a frame has no truth of that kind.
-        UsageError: no such protocol, or `maps` of a detector that gives boxes.
+        InputError: a frame has no truth of that kind, or data and detector have no class in common.
+        UsageError: no such protocol, or what is asked for belongs to the other kind of detector.
     """
     level = contract.output.score_threshold if threshold is None else threshold
     if contract.output.kind == "mask":
+        if novel or rescorer is not None:
+            raise UsageError("this detector gives masks, without classes or boxes to judge again")
         return mask_figures(evaluate_masks(deployable, contract.input, dataset, protocol, level, legacy, maps))
     if maps is not None:
         raise UsageError("this detector gives boxes, and no maps to save", "Leave out --save-maps")
     from irforge.train.box_evaluation import evaluate_boxes
 
-    return evaluate_boxes(deployable, contract, dataset, protocol, level)
+    return evaluate_boxes(deployable, contract, dataset, protocol, level, novel, rescorer)
+
+
+def novel_classes(contract: Contract, dataset: Dataset, wanted: str = "") -> list[str]:
+    """Which of the detector's classes are novel: those `wanted` (names and groups, see `irforge.datasets.classes`), or
+    those that surgery gave it, or those that a published few-shot split of the data calls so; or none.
+
+    Raises:
+        UsageError: one is wanted that the detector does not have.
+    """
+    known = contract.output.classes
+    if wanted:
+        return list(named_classes(wanted, known, f"detector '{contract.provenance.detector}'"))
+    surgeries = [step for step in contract.provenance.history if step.get("tool") == "surgery"]
+    if surgeries:
+        return [name for name in known if name not in surgeries[0]["classes_before"]]
+    return [name for name in known if name in published_novel(dataset.classes)]
 
 
 def mask_figures(result: PixelResult) -> Figures:

@@ -24,14 +24,21 @@ def fit(
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Epochs of the last stage, in place of the recipe's.")
     ] = None,
+    shots: Annotated[int | None, typer.Option(min=1, help="K of a few-shot recipe.")] = None,
+    draw: Annotated[int, typer.Option(min=0, help="Which draw of K shots: the seed in its name.")] = 0,
     workers: Annotated[int, typer.Option(min=0, help="Processes that make the crops; 0: this one.")] = 0,
     data_root: Annotated[Path | None, typer.Option(help="Where named datasets lie; else IRFORGE_DATA.")] = None,
 ) -> None:
-    """Train a detector; writes best.safetensors, last.ckpt, log.csv and curve.png to --out."""
+    """Train a detector; writes best.safetensors, last.ckpt, log.csv and curve.png to --out.
+
+    Without validation it is last.safetensors. Several processes: torchrun --nproc-per-node N train/fit.py RECIPE.
+    """
+    import os
+
     from irforge.train.recipe import Source, read_recipe
     from irforge.train.run import run_training
 
-    wanted = read_recipe(recipe)
+    wanted = read_recipe(recipe).with_shots(shots, draw)
     changes: dict[str, object] = {}
     if data:
         changes["data"] = [Source(data=name) for name in data]
@@ -44,7 +51,7 @@ def fit(
         wanted = wanted.model_copy(update={"stages": [*wanted.stages[:-1], last]})
     if not wanted.data:
         raise UsageError("no training data", "Give --data NAME:SPLIT, or name it in the recipe under 'data'")
-    best = run_training(
+    kept = run_training(
         wanted,
         recipe.name,
         out or Path("runs") / wanted.detector,
@@ -53,7 +60,8 @@ def fit(
         None if data_root is None else str(data_root),
         weights,
     )
-    typer.echo(f"best weights so far: {best}")
+    if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0":
+        typer.echo(f"{'best' if kept.stem == 'best' else 'last'} weights so far: {kept}")
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ class MaskModule(TrainingModule):
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         levels, target = batch
         loss = self.criterion(self.network, self.normalised(levels), target, self.current_epoch)
-        self.log("loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(levels))
+        self.log("loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(levels), sync_dist=True)
         return loss
 
     def on_validation_epoch_start(self) -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence, Sized
+from typing import Any, ClassVar, cast
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from irforge.contract import InputSpec
+from irforge.train.decay import decay_groups
 from irforge.train.detectors.base import Detector
 from irforge.train.recipe import Augment, Recipe, Stage
 
@@ -69,9 +70,9 @@ class TrainingModule(pl.LightningModule):
         done = min((epoch * steps + index) / (stage.epochs * steps), 1.0)
         start, end = stage.lr
         rate = end + (start - end) * 0.5 * (1 + math.cos(math.pi * done))
-        warmup = self.recipe.optimizer.warmup_steps
+        warmup, low = self.recipe.optimizer.warmup_steps, self.recipe.optimizer.warmup_start
         if self.updates < warmup:
-            rate *= (self.updates + 1) / warmup
+            rate *= (self.updates + 1) / warmup if low is None else low + (1 - low) * self.updates / warmup
         for optimizer in self.trainer.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -95,7 +96,8 @@ class TrainingModule(pl.LightningModule):
         if wanted.name == "adagrad":
             return torch.optim.Adagrad(parameters, rate, weight_decay=wanted.weight_decay)
         if wanted.name == "sgd":
-            return torch.optim.SGD(parameters, rate, momentum=wanted.betas[0], weight_decay=wanted.weight_decay)
+            groups = decay_groups(self.network, wanted)
+            return torch.optim.SGD(groups, rate, momentum=wanted.betas[0], weight_decay=wanted.weight_decay)
         family = torch.optim.AdamW if wanted.name == "adamw" else torch.optim.Adam
         # Gates and norms are what weight decay harms in a network this small; only kernels are decayed.
         groups = [
@@ -113,6 +115,8 @@ class TrainingModule(pl.LightningModule):
 
 class EpochData(pl.LightningDataModule):
     """Loaders over frames in memory; the training loader is made anew for each epoch, with that epoch's crops.
+
+    Of several processes each one takes every n-th sample: together they see in an update what one would.
 
     Args:
         crops: makes the training samples of a stage with its augmentation, for an epoch.
@@ -143,9 +147,19 @@ class EpochData(pl.LightningDataModule):
         epoch = self.trainer.current_epoch
         stage, _ = self.recipe.stage_at(epoch)
         crops = self.crops(stage, stage.augment or self.recipe.augment, epoch)
+        whole = len(cast(Sized, crops)) // self.trainer.world_size * self.trainer.world_size
         return DataLoader(
-            crops, batch_size=stage.batch, drop_last=True, num_workers=self.workers, collate_fn=self.collate
+            self._share(crops, whole),
+            batch_size=stage.batch // self.trainer.world_size,
+            drop_last=True,
+            num_workers=self.workers,
+            collate_fn=self.collate,
         )
 
     def val_dataloader(self) -> DataLoader[Any]:
-        return DataLoader(self.held, batch_size=self.batch)
+        return DataLoader(self._share(self.held, len(cast(Sized, self.held))), batch_size=self.batch)
+
+    def _share(self, samples: Dataset[Any], count: int) -> Dataset[Any]:
+        assert self.trainer is not None
+        processes = self.trainer.world_size
+        return samples if processes == 1 else Subset(samples, range(self.trainer.global_rank, count, processes))

@@ -21,6 +21,7 @@ CLASSIFIER = "roi_heads.box_predictor.cls_score"
 REGRESSOR = "roi_heads.box_predictor.bbox_pred"
 PREDICTORS = tuple(f"{layer}.{kind}" for layer in (CLASSIFIER, REGRESSOR) for kind in ("weight", "bias"))
 
+_COUNTER = ".num_batches_tracked"
 _STD = 0.01
 """Standard deviation of new weights: TFA's (Wang et al., ICML 2020), for both layers; new biases are 0."""
 
@@ -123,6 +124,9 @@ def starting_weights(
     else:
         deployable, contract = load_deployable(path)
         weights = dict(deployable.network.state_dict())
+    # How many batches norms have seen is no weight: frozen norms, which do not count, start from learnt ones.
+    weights = {name: t for name, t in weights.items() if name in fresh or not name.endswith(_COUNTER)}
+    weights |= {name: t for name, t in fresh.items() if name.endswith(_COUNTER) and name not in weights}
     known = contract.output.classes
     if classes and "classes" in contract.provenance.network and list(classes) != known:
         raise ArtifactError(

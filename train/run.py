@@ -1,16 +1,22 @@
-"""One training run: data, trainer, checkpoints, log and curve."""
+"""One training run: data, trainer, checkpoints, log and curve.
+
+Under torchrun every process calls `run_training`, and they train one network together; the first one alone writes.
+"""
 
 from __future__ import annotations
 
 import csv
 import logging
+import os
 import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Callback, TQDMProgressBar
+from pytorch_lightning.strategies import DDPStrategy
 
 import irforge
 from irforge import files
@@ -38,8 +44,10 @@ from irforge.train.recipe import Recipe, Source
 
 LAST = "last.ckpt"
 BEST = "best.safetensors"
+FINAL = "last.safetensors"
 LOG = "log.csv"
 CURVE = "curve.png"
+OF_THE_DATA = "data"
 
 
 def input_spec(recipe: Recipe) -> InputSpec:
@@ -65,16 +73,20 @@ def run_training(
     data_root: str | None = None,
     weights: Path | None = None,
 ) -> Path:
-    """Train by a recipe; returns the best checkpoint, `out`/best.safetensors.
+    """Train by a recipe; returns the best checkpoint, `out`/best.safetensors, or without validation the last epoch's,
+    `out`/last.safetensors.
 
     `out`/last.ckpt is written after every epoch, and `resume` goes on from it exactly. With `weights`, a checkpoint of
     the same detector, the network starts from those instead of at random; nothing else is taken over.
 
     Raises:
-        UsageError: no data named, unknown detector or options, or `out` already holds a run.
+        UsageError: no data named, unknown detector or options, batches that cannot be filled or shared by the
+            processes, or `out` already holds a run.
         ArtifactError: `weights` cannot be read, or are of another detector or size.
         KeyboardInterrupt: Ctrl-C; the last checkpoint is whole and can be resumed.
     """
+    if not recipe.stages:
+        recipe.with_shots(None)
     last = out / LAST
     if resume and not last.is_file():
         raise UsageError(f"there is no '{last}' to resume from", "Leave --resume out, or give the --out of that run")
@@ -83,24 +95,29 @@ def run_training(
     detector = find_detector(recipe.detector)
     spec = input_spec(recipe)
     train, held = open_sources(recipe.data, recipe.validation_share, data_root)
+    written, recipe = recipe, with_classes_of_data(recipe, train)
+    nodes, devices = launched()
+    require_full_batches(recipe, sum(map(len, train)), sum(map(len, held)), nodes * devices)
     pl.seed_everything(recipe.seed, verbose=False)
     try:
         module, data = prepared(recipe, detector, spec, train, held, workers)
     except (TypeError, ValueError) as error:
         raise UsageError(f"recipe '{recipe_name}' does not suit {detector.title}: {error}") from None
+    module.score_threshold = recipe.score_threshold
     ancestor = None if weights is None else start_from(weights, recipe.detector, module)
     base = Contract(
         input=spec,
-        output=output_of(detector, 0.5, recipe.network),
+        output=output_of(detector, recipe.score_threshold, recipe.network),
         provenance=Provenance(
             detector=recipe.detector,
             network=recipe.network,
             recipe=recipe_name,
-            recipe_sha256=files.sha256_of_json(recipe.model_dump(mode="json")),
+            recipe_sha256=files.sha256_of_json(written.model_dump(mode="json")),
             trained_on=[licensed(part.note(), source) for part, source in zip(train, recipe.data, strict=True)],
             validated_on=[part.note() for part in held],
             seed=recipe.seed,
             irforge_version=irforge.__version__,
+            history=[] if ancestor is None else ancestor.history,
         ),
     )
     if ancestor is not None and weights is not None:
@@ -120,15 +137,20 @@ def run_training(
         max_epochs=recipe.epochs,
         precision=recipe.precision,
         accelerator="auto",
-        devices="auto",
+        devices=devices,
+        num_nodes=nodes,
+        # Heads that an epoch leaves out have no gradient. Running statistics are evened out once an epoch instead.
+        strategy=DDPStrategy(find_unused_parameters=True, broadcast_buffers=False) if nodes * devices > 1 else "auto",
+        use_distributed_sampler=False,
         gradient_clip_val=recipe.optimizer.clip or None,
         check_val_every_n_epoch=recipe.validate_every,
         reload_dataloaders_every_n_epochs=1,
         num_sanity_val_steps=0,
+        limit_val_batches=1.0 if held else 0,
         enable_checkpointing=False,
         enable_model_summary=False,
         logger=False,
-        callbacks=[keeper, TQDMProgressBar(refresh_rate=10)],
+        callbacks=[EvenStatistics(), keeper, TQDMProgressBar(refresh_rate=10)],
     )
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -139,7 +161,53 @@ def run_training(
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    return out / BEST
+    return keeper.kept
+
+
+def launched() -> tuple[int, int]:
+    """(nodes, processes of each): as torchrun says, else one node with a process for each GPU, or one."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return 1, max(torch.cuda.device_count(), 1)
+    here = int(os.environ["LOCAL_WORLD_SIZE"])
+    return int(os.environ["WORLD_SIZE"]) // here, here
+
+
+def require_full_batches(recipe: Recipe, frames: int, held: int, processes: int) -> None:
+    """Raises UsageError if a stage has not one whole batch, or the processes cannot share batches or validation."""
+    for number, stage in enumerate(recipe.stages, 1):
+        where = f"batch {stage.batch} of stage {number}"
+        if (stage.samples or frames) < stage.batch:
+            raise UsageError(
+                f"{where} is more than the {stage.samples or frames} samples of an epoch, which would train nothing",
+                "Set 'samples' of the stage, or a smaller batch",
+            )
+        if stage.batch % processes:
+            raise UsageError(
+                f"{where} cannot be shared by {processes} processes",
+                "A batch is that of all processes together: choose a multiple of their number",
+            )
+    if 0 < held < processes:
+        raise UsageError(
+            f"{held} frames for validation cannot be shared by {processes} processes", "Raise 'validation_share'"
+        )
+
+
+def with_classes_of_data(recipe: Recipe, parts: Sequence[Dataset]) -> Recipe:
+    """The recipe with the data's classes where it says `classes: data`.
+
+    Raises:
+        UsageError: parts of the data have different classes.
+    """
+    if recipe.network.get("classes") != OF_THE_DATA:
+        return recipe
+    names = parts[0].classes
+    for part in parts[1:]:
+        if part.classes != names:
+            raise UsageError(
+                f"'{parts[0].name}' has the classes {', '.join(names)}, '{part.name}' {', '.join(part.classes)}",
+                "Choose the same ones in the same order with '@', or name them under 'network: classes'",
+            )
+    return recipe.model_copy(update={"network": {**recipe.network, "classes": list(names)}})
 
 
 def prepared(
@@ -163,7 +231,8 @@ def prepared(
     held_frames = box_frames(held, spec, stride)
     names = [part.name for part in held]
     boxes = BoxModule(recipe, cast(BoxDetector, detector), spec, names, held_frames)
-    return boxes, box_data(recipe, box_frames(train, spec, stride), held_frames, boxes, workers)
+    frames = box_frames(train, spec, stride, on_disk=recipe.frames == "disk")
+    return boxes, box_data(recipe, frames, held_frames, boxes, workers)
 
 
 def require_classes(recipe: Recipe, parts: Sequence[Dataset]) -> None:
@@ -204,32 +273,49 @@ def open_sources(sources: Sequence[Source], share: float, data_root: str | None)
     """(training parts, validation parts) of the named datasets.
 
     Raises:
-        UsageError: none named, a test split named, or nothing left for training or validation.
+        UsageError: none named, or nothing left for training, or for the validation that is wanted.
     """
     if not sources:
         raise UsageError("no training data", "Give --data NAME:SPLIT, or name it in the recipe under 'data'")
     train, held = [], []
     for source in sources:
         dataset = open_dataset(source.data, data_root, split=None)
-        if source.validation:
+        if source.validation and share:
             dataset, validation = split_validation(dataset, share)
             if len(validation):
                 held.append(validation)
         if not len(dataset):
             raise UsageError(f"'{source.data}' leaves no frame to train on", "Lower 'validation_share'")
         train.append(dataset)
-    if not held:
-        raise UsageError("no frame is left for validation", "Raise 'validation_share', or name more data")
+    if share and not held:
+        raise UsageError(
+            "no frame is left for validation", "Raise 'validation_share', name more data, or set the share to 0"
+        )
     return train, held
 
 
+class EvenStatistics(Callback):
+    """Where several processes train, their running statistics become the mean of all, before they are used or kept."""
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if trainer.world_size > 1:
+            for buffer in module.buffers():
+                if buffer.is_floating_point():
+                    buffer.copy_(trainer.strategy.reduce(buffer.clone(), reduce_op="mean"))
+
+    on_train_epoch_end = on_validation_epoch_start
+
+
 class Keeper(Callback):
-    """After each epoch: one line in the log, the best weights so far, the curve, and the state to resume from."""
+    """After each epoch: one line in the log, the best weights so far (or, without validation, those there are), the
+    curve, and the state to resume from."""
 
     def __init__(self, out: Path, contract: Contract, metric: str, title: str) -> None:
         self.out = out
         self.contract = contract
         self.metric, self.title = metric, title
+        self.validates = bool(contract.provenance.validated_on)
+        self.kept = out / (BEST if self.validates else FINAL)
         self.rows: list[dict[str, Any]] = []
         self.best = -1.0
 
@@ -258,12 +344,11 @@ class Keeper(Callback):
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         row = {"epoch": trainer.current_epoch + 1, "updates": module.updates, "crop": stage.crop, "lr": rate, **metrics}
         self.rows.append(row)
-        if metrics.get(module.chosen_by, -1.0) > self.best:
-            self.best = metrics[module.chosen_by]
-            if trainer.is_global_zero:
-                save_checkpoint(
-                    self.out / BEST, module.trained, self._contract(module, metrics, trainer.current_epoch + 1)
-                )
+        if self.validates and metrics.get(module.chosen_by, -1.0) <= self.best:
+            return
+        self.best = metrics.get(module.chosen_by, self.best)
+        if trainer.is_global_zero:
+            save_checkpoint(self.kept, module.trained, self._contract(module, metrics, trainer.current_epoch + 1))
 
     def _contract(self, module: TrainingModule, metrics: dict[str, float], epochs: int) -> Contract:
         measured = [

@@ -12,9 +12,19 @@ from irforge.datasets import coco, folder, masks, sirst, voc, yolo
 from irforge.datasets.base import BoxTruth, Dataset, Finding, Sample
 from irforge.datasets.classes import select, split_selection
 from irforge.datasets.layout import Reader, normalised
+from irforge.datasets.shots import shot_lists
 from irforge.errors import InputError, UsageError
 
-__all__ = ["BoxTruth", "Dataset", "Finding", "Sample", "dataset_splits", "named_datasets", "open_dataset"]
+__all__ = [
+    "BoxTruth",
+    "Dataset",
+    "Finding",
+    "Sample",
+    "dataset_splits",
+    "named_datasets",
+    "open_dataset",
+    "shot_splits",
+]
 
 READERS: tuple[Reader, ...] = (sirst, masks, coco, voc, yolo, folder)
 
@@ -71,6 +81,11 @@ def dataset_splits(name_or_path: str | os.PathLike[str], data_root: str | os.Pat
     """The names of the splits of a dataset; empty where there are no lists."""
     root, _ = _resolve(_parts(os.fspath(name_or_path))[0], data_root)
     return _reader(root).splits(root)
+
+
+def shot_splits(root: str | os.PathLike[str]) -> list[str]:
+    """The names of the K-shot lists that belong to the dataset in a folder; `dataset_splits` does not list them."""
+    return [*shot_lists(Path(root)), *voc.shot_splits(Path(root))]
 
 
 def named_datasets(data_root: str | os.PathLike[str] | None = None) -> list[Path]:

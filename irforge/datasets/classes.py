@@ -71,6 +71,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "coco-novel": COCO_NOVEL,
     "coco-base": tuple(name for name in COCO if name not in COCO_NOVEL),
     "coco-thermal": COCO_THERMAL,
+    "gcoco": tuple(name for name in COCO if name not in COCO_THERMAL),
     "ifsod": IFSOD,
     "voc": VOC,
 }
@@ -80,6 +81,15 @@ for _split, _novel in VOC_NOVEL.items():
     GROUPS |= {f"voc-base{_split}": _base, f"voc-novel{_split}": _novel, f"voc-all{_split}": _base + _novel}
 
 _SELECTION = re.compile(r"(?P<data>.+?)@(?P<classes>[^@:/\\]+)(@(?P<rest>\w+))?")
+
+
+def published_novel(classes: Sequence[str]) -> tuple[str, ...]:
+    """The novel ones of classes that are those of a published few-shot split, novel alone or after base ones; else
+    none."""
+    for number, novel in VOC_NOVEL.items():
+        if tuple(classes) in (novel, GROUPS[f"voc-all{number}"]):
+            return novel
+    return tuple(classes) if tuple(classes) in (COCO_NOVEL, IFSOD) else ()
 
 
 def split_selection(text: str) -> tuple[str, str]:

@@ -54,6 +54,11 @@ def splits(root: Path) -> list[str]:
     return list(_lists(root))
 
 
+def shot_splits(root: Path) -> list[str]:
+    """The K-shot lists beside a set, which open as splits of it."""
+    return list(_shot_lists(root))
+
+
 def read(root: Path, split: str | None) -> Reading:
     shots = by_normalised_name(_shot_lists(root), split)
     if shots is not None:

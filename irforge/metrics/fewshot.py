@@ -117,6 +117,10 @@ class Interval(NamedTuple):
         """The whole interval lies above `other`."""
         return self.half is not None and self.mean - self.half > other
 
+    def is_below(self, other: float) -> bool:
+        """The whole interval lies below `other`."""
+        return self.half is not None and self.mean + self.half < other
+
 
 def mean_interval(values: Sequence[float]) -> Interval:
     """The mean with its 95 % interval by Student's t: t(n - 1) * s / sqrt(n).

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from irforge.contract import InputSpec, Normalization, Squash
 from irforge.datasets import open_dataset
-from irforge.errors import InputError, UsageError
+from irforge.errors import ArtifactError, InputError, UsageError
 from irforge.train.checkpoint import save_checkpoint
 from irforge.train.detectors.base import Deployable
 from irforge.train.detectors.mshnet.network import MSHNet
-from irforge.train.evaluate import evaluate
-from irforge.train.evaluation import evaluate_masks, mask_figures, protocol_spec
+from irforge.train.evaluate import evaluate, refuse_shared_names
+from irforge.train.evaluation import evaluate_masks, mask_figures, protocol_spec, save_map
 
 SPEC = InputSpec(height=32, width=32, fit=Squash(), normalization=Normalization(mean=100, std=30))
 
@@ -106,3 +106,21 @@ def test_the_command_prints_and_writes_the_same_figures(
     head, *lines = capsys.readouterr().out.splitlines()
     assert head.split()[3:6] == ["IoU", "nIoU", "Pd"]
     assert [line.split()[3] for line in lines] == [f"{row['iou']:.4f}" for row in written]
+
+
+def test_saved_maps_are_the_probabilities_to_16_bits(tmp_path: Path) -> None:
+    maps = np.array([[0.0, 0.25], [0.7, 1.0]], np.float32)
+    save_map(tmp_path / "a.png", maps)
+    read = cv2.imread(str(tmp_path / "a.png"), cv2.IMREAD_UNCHANGED)
+    assert read.dtype == np.uint16 and np.abs(read / 65535 - maps).max() < 1e-5
+    for wrong in (np.float32("nan"), np.float32(1.5), np.float32(-0.1)):
+        with pytest.raises(ArtifactError, match="no map of probabilities"):
+            save_map(tmp_path / "b.png", np.where(maps == 0.25, wrong, maps))
+    assert not (tmp_path / "b.png").exists()
+
+
+def test_maps_of_two_frames_are_never_one_file(tmp_path: Path) -> None:
+    one, other = (open_dataset(odd_data(tmp_path / name / "odd")) for name in ("one", "other"))
+    refuse_shared_names([one, one])
+    with pytest.raises(UsageError, match="would be one file"):
+        refuse_shared_names([one, other])

@@ -170,7 +170,7 @@ class Turn:
 
 def random_turn(augment: Augment, rng: np.random.Generator) -> Turn:
     across = bool(augment.flip and rng.random() < 0.5)
-    down = bool(augment.flip and rng.random() < 0.5)
+    down = bool(augment.flip is True and rng.random() < 0.5)
     return Turn(across, down, bool(augment.transpose and rng.random() < 0.5))
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 import numpy.typing as npt
@@ -63,29 +65,50 @@ class BoxFrames:
     """The frames of a split with their boxes; they may be of different sizes."""
 
     name: str
-    frames: tuple[BoxFrame, ...]
+    frames: Sequence[BoxFrame]
     classes: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.frames)
 
 
-def load_box_frames(dataset: Dataset, spec: InputSpec) -> BoxFrames:
-    """Read and prepare a whole split, as `load_planes` does, with its boxes.
+class FramesOnDisk(Sequence[BoxFrame]):
+    """The prepared frames of a split; each one is read when it is asked for, and not kept."""
+
+    def __init__(self, dataset: Dataset, spec: InputSpec) -> None:
+        self.dataset = dataset
+        self.spec = spec
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    @overload
+    def __getitem__(self, index: int) -> BoxFrame: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[BoxFrame]: ...
+    def __getitem__(self, index: int | slice) -> BoxFrame | Sequence[BoxFrame]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        sample = self.dataset[index]
+        truth = sample.boxes()
+        if truth is None:
+            raise InputError(
+                f"'{self.dataset.name}' has no boxes for '{sample.id}'", "Training a box detector needs boxes"
+            )
+        tensor, geometry = prepare(sample.frame(), self.spec, str(sample.frame_path))
+        return BoxFrame(tensor[0, 0], geometry.to_model_boxes(truth.boxes), truth.classes, geometry, truth)
+
+
+def load_box_frames(dataset: Dataset, spec: InputSpec, on_disk: bool = False) -> BoxFrames:
+    """Read and prepare a whole split, as `load_planes` does, with its boxes; or, `on_disk`, each frame when it is asked
+    for.
 
     Raises:
         InputError: a frame or annotation cannot be used, or the dataset has no boxes.
     """
-    frames = []
-    for sample in dataset:
-        truth = sample.boxes()
-        if truth is None:
-            raise InputError(f"'{dataset.name}' has no boxes for '{sample.id}'", "Training a box detector needs boxes")
-        tensor, geometry = prepare(sample.frame(), spec, str(sample.frame_path))
-        boxes = geometry.to_model_boxes(truth.boxes)
-        frames.append(BoxFrame(tensor[0, 0], boxes, truth.classes, geometry, truth))
+    lazy = FramesOnDisk(dataset, spec)
     name = f"{dataset.name}:{dataset.split}" if dataset.split else dataset.name
-    return BoxFrames(name, tuple(frames), dataset.classes)
+    return BoxFrames(name, lazy if on_disk else tuple(lazy), dataset.classes)
 
 
 def split_validation(dataset: Dataset, share: float) -> tuple[Dataset, Dataset]:

@@ -39,13 +39,15 @@ class BackgroundNegativeRescaleLoss:
         if min(self.gamma, self.epsilon, self.background_weight) < 0:
             raise ValueError("gamma, epsilon and background_weight cannot be negative")
 
-    def __call__(self, logits: Tensor, labels: Tensor, image: Tensor | None = None) -> Tensor:
+    def __call__(
+        self, logits: Tensor, labels: Tensor, image: Tensor | None = None, present: Tensor | None = None
+    ) -> Tensor:
         """The loss in at least float32.
 
         Args:
             logits: R x (K + 1), background last.
             labels: int64 R, 0..K.
-            image: has no say here, rows are judged by themselves.
+            image, present: have no say here, rows are judged by themselves.
 
         Returns:
             The mean over all R rows (not over their weights); 0 without rows.
