@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 
 def half_model(model_path: Path, output: Path, *, ranges_path: Path | None = None) -> PassReport:
-    """Cast an FP32 deployable to FP16 with FP32 islands, and write it. Door and outputs keep their types.
+    """Cast an FP32 deployable to FP16 with FP32 islands, and write it. Door and outputs keep their types. An image
+    encoder that re-scores its boxes goes along, in FP16 too.
 
     Args:
         ranges_path: RANGES.json of this model; without it only the rules that need no ranges choose islands.
@@ -25,6 +26,7 @@ def half_model(model_path: Path, output: Path, *, ranges_path: Path | None = Non
     """
     from irforge.artifact import embed_contract, load_model, model_fingerprint, read_contract, save_model
     from irforge.calib.cast import cast_to_half
+    from irforge.calib.companions import carried
     from irforge.calib.floats import require_float_model
     from irforge.calib.islands import fp32_islands
     from irforge.calib.ranges import check_fresh, load_ranges
@@ -52,8 +54,9 @@ def half_model(model_path: Path, output: Path, *, ranges_path: Path | None = Non
         ranges_key=ranges.key if ranges else None,
         fp32_islands=len(islands),
     ).with_provenance(precision="fp16")
-    embed_contract(model, contract)
-    save_model(output, model)
+    with carried(contract, model_path, output, half=True) as (contract, companion):
+        embed_contract(model, contract)
+        save_model(output, model)
     return PassReport(
         model=model_path,
         output=output,
@@ -62,6 +65,7 @@ def half_model(model_path: Path, output: Path, *, ranges_path: Path | None = Non
         casts=count.casts,
         islands=[islands[name] for name in order if name in islands],
         measured=ranges is not None,
+        companion=companion,
     )
 
 

@@ -56,6 +56,7 @@ def fp32_islands(
     *,
     raw_counts: bool = False,
     decodes: bool = False,
+    compares: bool = False,
 ) -> dict[str, Island]:
     """The nodes to keep in FP32, by first output.
 
@@ -64,15 +65,18 @@ def fp32_islands(
         tensors: measured ranges; without them only the static rules apply.
         raw_counts: the frames come in as counts of more than 8 bits (the contract's float32 door).
         decodes: the outputs are boxes: what follows the last convolutions computes in pixels and orders scores.
+        compares: features are compared by their directions, as image encoders do: a score hangs on a cosine's third
+            digit.
 
     Returns:
-        For each node the first rule that holds, in this order: no FP16 form, raw counts at the door, the decoder, a
-        large sum or a normaliser, the value that leaves the graph, and with ranges: close to FP16's limit, or small and
-        mostly below its normals.
+        For each node the first rule that holds, in this order: no FP16 form, raw counts at the door, the decoder, the
+        comparison from its features' L2 norm on, a large sum or a normaliser, the value that leaves the graph, and with
+        ranges: close to FP16's limit, or small and mostly below its normals.
     """
     graph = Graph(model)
     behind_door = _behind_float_door(graph) if raw_counts else set()
     decoder = _decoder(graph) if decodes else set()
+    comparison = _comparison(graph) if compares else set()
     bodies = {(function.domain, function.name): function for function in model.functions}
     islands = {}
     for node in graph.nodes:
@@ -82,6 +86,7 @@ def fp32_islands(
             _without_half_form(node, graph, bodies)
             or ("raw counts need more than FP16's 11 bits" if node.output[0] in behind_door else "")
             or ("decodes: pixels need more than FP16's 11 bits" if node.output[0] in decoder else "")
+            or ("compares: a cosine needs more than FP16's 11 bits" if node.output[0] in comparison else "")
             or _sums_much(node, graph, tensors)
             or _leaves(node, graph)
             or (_measured(node, tensors) if tensors else "")
@@ -151,6 +156,16 @@ def _decoder(graph: Graph) -> set[str]:
     """First outputs of all nodes behind the last convolutions and products with constant weights."""
     leading = _leading_to_products(graph)
     return {n.output[0] for n in graph.nodes if not _has_weights(n, graph) and leading.isdisjoint(n.output)}
+
+
+def _comparison(graph: Graph) -> set[str]:
+    """First outputs of all nodes that make no features: their L2 norm, and whatever nothing takes it of; but for the
+    product with the table, whose unit vectors FP16 holds well, and which Turing could not multiply in FP32."""
+    leading = {node.input[0] for node in graph.of_type("ReduceL2", "LpNormalization")}
+    for node in reversed(graph.nodes):
+        if not leading.isdisjoint(node.output):
+            leading.update(node.input)
+    return {n.output[0] for n in graph.nodes if leading.isdisjoint(n.output) and not _has_weights(n, graph)}
 
 
 def _leading_to_products(graph: Graph) -> set[str]:

@@ -35,7 +35,8 @@ def quantize_model(
     """Quantise an FP32 deployable with explicit Q/DQ, and write it.
 
     `tensorrt`: symmetric int8, scales in FP16, everything else in FP16 with FP32 islands. `cpu`: ONNX Runtime's own
-    unsigned form with the rest in FP32; TensorRT refuses it.
+    unsigned form with the rest in FP32; TensorRT refuses it. An image encoder that re-scores the boxes goes along, in
+    FP16 for TensorRT.
 
     Args:
         ranges_path: RANGES.json of this very model and contract.
@@ -52,6 +53,7 @@ def quantize_model(
     """
     from irforge.artifact import embed_contract, load_model, model_fingerprint, read_contract, save_model
     from irforge.calib.cast import CastCount, cast_to_half
+    from irforge.calib.companions import carried
     from irforge.calib.costs import costliest, load_costs
     from irforge.calib.cpu import insert_unsigned_qdq
     from irforge.calib.floats import raise_opset, require_float_model
@@ -125,8 +127,9 @@ def quantize_model(
         ],
         note=None if for_tensorrt else "for ONNX Runtime on CPUs only: TensorRT refuses unsigned, asymmetric Q/DQ",
     ).with_provenance(precision="int8")
-    embed_contract(model, contract)
-    save_model(output, model)
+    with carried(contract, model_path, output, half=for_tensorrt) as (contract, companion):
+        embed_contract(model, contract)
+        save_model(output, model)
     return PassReport(
         model=model_path,
         output=output,
@@ -141,6 +144,7 @@ def quantize_model(
         quantized=placement.share,
         points=len(placement.points),
         kept=placement.kept,
+        companion=companion,
     )
 
 

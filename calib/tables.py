@@ -30,7 +30,8 @@ class Kept:
 
 @dataclass(frozen=True)
 class PassReport:
-    """What a precision pass did to a model; `quantized` is None for FP16, else the share of MACs now in int8."""
+    """What a precision pass did to a model, and to its companion; `quantized` is None for FP16, else the share of MACs
+    now in int8."""
 
     model: Path
     output: Path
@@ -45,6 +46,7 @@ class PassReport:
     quantized: float | None = None
     points: int = 0
     kept: list[Kept] = field(default_factory=list)
+    companion: PassReport | None = None
 
 
 def print_ranges(ranges: Ranges, output: Path) -> None:
@@ -106,6 +108,8 @@ def print_pass(report: PassReport) -> None:
     before, after = report.model.stat().st_size, report.output.stat().st_size
     table.add_row("bytes", f"{before:,} -> {after:,} ({after / before:.0%})")
     Console().print(table)
+    if report.companion:
+        print_pass(report.companion)
 
 
 def _by_reason(kept: list[Kept]) -> list[tuple[str, float, int]]:

@@ -44,6 +44,7 @@ def rescore(
     """Have an image encoder judge a detector's boxes again: CM-CLIP or PCB, as a second graph beside it."""
     from irforge.artifact import read_contract, save_model
     from irforge.export.companion import attach, onnx_from_rescorer
+    from irforge.rescoring import companion_beside
     from irforge.train.rescoring.fusion import parse_alpha
 
     if output.suffix != ".onnx":
@@ -61,7 +62,7 @@ def rescore(
             rescorer = _by_names(contract, weights, trust, prompt, preprocess, options)
         else:
             rescorer = _by_support(contract, by, weights, trust, support, data_root, options)
-        companion = output.with_name(f"{output.stem}.rescore.onnx")
+        companion = companion_beside(output)
         save_model(companion, onnx_from_rescorer(rescorer))
     attach(model, companion, output, limit=limit, lower=lower)
     typer.echo(f"{output} with {companion.name}: at most {limit} boxes a frame")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -30,6 +31,13 @@ Score = Callable[[Mapping[str, Array]], Array]
 ROLE = "rescore"
 METADATA_KEY = "irforge.rescoring"
 OUTPUT = "rescored"
+
+
+def companion_beside(primary: Path) -> Path:
+    """Where a deployable's own companion goes: beside `x.onnx` lies `x.rescore.onnx`, beside `x.rtx.engine`
+    `x.rescore.rtx.engine`."""
+    suffix = ".rtx.engine" if primary.name.endswith(".rtx.engine") else primary.suffix
+    return primary.with_name(f"{primary.name.removesuffix(suffix)}.rescore{suffix}")
 
 
 class RescoringSpec(BaseModel):

@@ -72,6 +72,7 @@ class _Clocks:
     prepare: list[float] = field(default_factory=list)
     host: list[float] = field(default_factory=list)
     decode: list[float] = field(default_factory=list)
+    rescore: list[float] = field(default_factory=list)
     gpu: list[float] = field(default_factory=list)
 
     def time(self, detector: SessionDetector, frame: Frame) -> None:
@@ -82,6 +83,8 @@ class _Clocks:
         self.prepare.append(stages.prepare)
         self.host.append(stages.infer)
         self.decode.append(stages.decode)
+        if "rescore" in stages.extra:
+            self.rescore.append(stages.extra["rescore"])
         if device is not None:
             self.gpu.append(device.compute)
 
@@ -101,6 +104,7 @@ class _Clocks:
             frame=distribution(self.frame),
             prepare=distribution(self.prepare),
             decode=distribution(self.decode),
+            rescore=distribution(self.rescore) if self.rescore else None,
             threads=threads,
             rounds=schedule.rounds,
             frames_per_round=schedule.frames_per_round,

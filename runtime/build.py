@@ -53,7 +53,8 @@ def build(
     sidecar = build_engine(model, target, options)
     if log:
         print("\n".join(sidecar.build_log_tail))
-    _show(sidecar, target)
+    for record in (sidecar, *sidecar.companions):
+        _show(record, target.with_name(record.engine))
 
 
 def _output(model: Path, output: Path | None, backend: str) -> Path:

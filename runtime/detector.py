@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from time import perf_counter
@@ -16,6 +16,7 @@ from irforge.contract import Contract
 from irforge.detections import Detections, decode
 from irforge.errors import ArtifactError
 from irforge.frames import Frame, Geometry, prepare, prepare_batch
+from irforge.frames.prepare import Tensor
 from irforge.rescoring import eight_bit
 from irforge.runtime.backends import choose_backend, open_session
 from irforge.runtime.custom_ops import Life
@@ -56,7 +57,7 @@ def load(
     with ExitStack() as opened:
         session = open_session(path, backend, threads=threads, trust_engine=trust_engine, custom_ops=custom_ops)
         opened.callback(session.close)
-        rescorer = open_rescorer(contract, Path(path).parent, threads)
+        rescorer = open_rescorer(contract, path, threads)
         if rescorer is not None:
             opened.callback(rescorer.close)
         detector = SessionDetector(session, contract, name, threshold, with_mask, rescorer)
@@ -100,7 +101,8 @@ class SessionDetector:
         self.threshold = contract.output.score_threshold if threshold is None else threshold
         self.last_times = StageTimes()
         batch = session.inputs[contract.input.name].shape[0]
-        self._batch = batch if isinstance(batch, int) else 0
+        # Frames that the graph insists on in each run; 0 where it takes as many as there are.
+        self.batch = batch if isinstance(batch, int) else 0
         self._with_mask = with_mask
         self._rescorer = rescorer
         self._shape: tuple[int, ...] = ()
@@ -118,15 +120,15 @@ class SessionDetector:
             ArtifactError: the graph fails, or its outputs hold NaN.
         """
         start = perf_counter()
-        tensor, geometry = prepare(frame, self.contract.input, where)
+        tensor, geometry = self.prepare(frame, where)
         prepared = perf_counter()
         outputs = self._run(tensor)
         inferred = perf_counter()
-        found = self._decode(outputs, geometry, 0)
+        found = self.decode(outputs, geometry, 0)
         decoded = perf_counter()
-        found = self._rescored(found, frame, where)
+        found = self.rescored(found, frame, where)
         self.last_times = StageTimes(
-            prepared - start, inferred - prepared, decoded - inferred, self._extra(perf_counter() - decoded)
+            prepared - start, inferred - prepared, decoded - inferred, self.extra(perf_counter() - decoded)
         )
         return found
 
@@ -138,7 +140,7 @@ class SessionDetector:
         Raises:
             InputError: as for one frame, or a dynamic input gives the frames different sizes.
         """
-        step = self._batch or max(len(frames), 1)
+        step = self.batch or max(len(frames), 1)
         found: list[Detections] = []
         prepare_seconds = infer_seconds = decode_seconds = rescore_seconds = 0.0
         for first in range(0, len(frames), step):
@@ -148,36 +150,54 @@ class SessionDetector:
             prepared = perf_counter()
             outputs = self._run(tensor)
             inferred = perf_counter()
-            raw = [self._decode(outputs, geometry, i) for i, geometry in enumerate(geometries)]
+            raw = [self.decode(outputs, geometry, i) for i, geometry in enumerate(geometries)]
             decoded = perf_counter()
-            found += [self._rescored(one, frame, "frame") for one, frame in zip(raw, batch, strict=True)]
+            found += [self.rescored(one, frame, "frame") for one, frame in zip(raw, batch, strict=True)]
             prepare_seconds += prepared - start
             infer_seconds += inferred - prepared
             decode_seconds += decoded - inferred
             rescore_seconds += perf_counter() - decoded
-        self.last_times = StageTimes(prepare_seconds, infer_seconds, decode_seconds, self._extra(rescore_seconds))
+        self.last_times = StageTimes(prepare_seconds, infer_seconds, decode_seconds, self.extra(rescore_seconds))
         return found
 
-    def _decode(self, outputs: dict[str, Array], geometry: Geometry, index: int) -> Detections:
+    def prepare(self, frame: Frame, where: str = "frame") -> tuple[Tensor, Geometry]:
+        """The first of the steps of a call, for who overlaps them: see `irforge.frames.prepare`."""
+        return prepare(frame, self.contract.input, where)
+
+    def infer(self, tensor: Array, out: dict[str, Array] | None = None) -> dict[str, Array]:
+        """The outputs of `tensor` [n, C, H, W], of at most as many frames as a fixed batch holds, which is filled up.
+
+        Args:
+            out: what an earlier run at this shape returned, to be written into.
+
+        Raises:
+            InputError, ArtifactError: as a call.
+        """
+        missing = self.batch - len(tensor)
+        if missing > 0:
+            tensor = np.concatenate([tensor, np.repeat(tensor[-1:], missing, axis=0)])
+        return self.session.run({self.contract.input.name: tensor}, out)
+
+    def decode(self, outputs: Mapping[str, Array], geometry: Geometry, index: int) -> Detections:
+        """What row `index` of the outputs says of its frame; where a rescorer judges, from its lower threshold on."""
         level = self.threshold if self._rescorer is None else min(self.threshold, self._rescorer.spec.lower)
         return decode(outputs, self.contract, geometry, index=index, threshold=level, with_mask=self._with_mask)
 
-    def _rescored(self, found: Detections, frame: Frame, where: str) -> Detections:
+    def rescored(self, found: Detections, frame: Frame, where: str) -> Detections:
+        """What `decode` found, judged again where the contract names something that does."""
         if self._rescorer is None:
             return found
         return self._rescorer.apply(found, eight_bit(frame, self.contract.input, where), self.threshold)
 
-    def _extra(self, rescore_seconds: float) -> dict[str, float]:
+    def extra(self, rescore_seconds: float) -> dict[str, float]:
+        """`StageTimes.extra` of the last step."""
         return {} if self._rescorer is None else {"rescore": rescore_seconds}
 
     def _run(self, tensor: Array) -> dict[str, Array]:
-        missing = self._batch - len(tensor)
-        if missing > 0:
-            tensor = np.concatenate([tensor, np.repeat(tensor[-1:], missing, axis=0)])
         # The first run at a size allocates; its arrays then take the results of the runs that follow.
-        reusable = self._outputs if tensor.shape == self._shape else None
-        self._outputs = self.session.run({self.contract.input.name: tensor}, reusable)
-        self._shape = tensor.shape
+        shape = (max(len(tensor), self.batch), *tensor.shape[1:])
+        self._outputs = self.infer(tensor, self._outputs if shape == self._shape else None)
+        self._shape = shape
         return self._outputs
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from irforge.files import sha256_of_file
 from irforge.runtime.proof import PrecisionProof
 from irforge.runtime.report.schema import EngineFacts
-from irforge.runtime.sidecar import Sidecar, read_sidecar
+from irforge.runtime.sidecar import EngineRecord, Sidecar, read_sidecar
 
 _ENGINE, _SIDECAR = ".engine", ".engine.json"
 
@@ -31,7 +31,7 @@ def engine_facts(model: Path) -> list[EngineFacts]:
 def _facts(sidecar: Sidecar) -> list[EngineFacts]:
     skipped = [f"SM {target} was skipped: {reason}" for target, reason in sidecar.skipped_targets.items()]
     unknown = [f"the plan could not be read: {sidecar.proof_unavailable}"] if sidecar.proof_unavailable else []
-    notes = [*unknown, *sidecar.notes, *skipped]
+    notes = [*unknown, *sidecar.notes, *skipped, *map(_of_companion, sidecar.companions)]
     if sidecar.proofs:
         return [_proven(sidecar, proof, notes) for proof in sidecar.proofs]
     return [
@@ -43,6 +43,15 @@ def _facts(sidecar: Sidecar) -> list[EngineFacts]:
             notes=notes,
         )
     ]
+
+
+def _of_companion(engine: EngineRecord) -> str:
+    words = f"with it goes {engine.engine}, {engine.engine_bytes / 1e6:.1f} MB, which re-scores its boxes"
+    if not engine.proofs:
+        return words
+    proof, most = engine.proofs[-1], engine.profile["scores"][1][0]
+    peak = f"{proof.peak_bytes / 1e6:.1f} MB" if proof.peak_bytes is not None else "unknown"
+    return f"{words}: {proof.kernels} kernels, peak memory {peak}, for {most} boxes"
 
 
 def _proven(sidecar: Sidecar, proof: PrecisionProof, notes: list[str]) -> EngineFacts:

@@ -75,15 +75,17 @@ def build_engine(model: str | os.PathLike[str], output: str | os.PathLike[str], 
         EnvironmentFault: the compiler, or the GPU that it needs, is not here.
         CheckFailed: the engine computes less in a precision than `options.require` asks for.
     """
+    from irforge.runtime.companions import compiled
+
     backend = backend_of(output)
     targets = targets_for(backend, options)
     contract = read_contract(model)
     loaded, warnings = check_graph(model, backend)
     profile = profile_of(loaded, contract, options.batch)
     work = Work(Path(model), Path(output), backend, targets, loaded, tuple(warnings), profile)
-    with replacing(output) as temporary:
+    with compiled(contract, work.model, work.output, options) as (deployed, companions), replacing(output) as temporary:
         record = compile_engine(work, temporary, _tuned_shapes(contract, profile), options)
-        sidecar = Sidecar(**dict(record), contract=contract)
+        sidecar = Sidecar(**dict(record), contract=deployed, companions=companions)
         # First the sidecar: an engine that its sidecar does not know is refused, the other way round it would load.
         with replacing(sidecar_path(output)) as beside:
             beside.write_text(sidecar.model_dump_json(by_alias=True, indent=2) + "\n")

@@ -25,7 +25,7 @@ from irforge.runtime.machine import environment, usable_cores
 from irforge.runtime.parity import ParityReport, compare
 from irforge.runtime.report.schema import Data, Latency, Model, Report
 from irforge.runtime.report.wording import size_text
-from irforge.runtime.rescoring import SessionRescorer, open_rescorer
+from irforge.runtime.rescoring import SessionRescorer, companion_file, companion_of, open_rescorer
 from irforge.session import Session
 
 _GIVES = {"mask": "a mask", "boxes": "boxes"}
@@ -197,14 +197,19 @@ def _measure_size(
 def _rescorers(entries: list[Entry], threads: int, stack: ExitStack) -> dict[str, SessionRescorer]:
     """What judges the boxes of each entry again, where its contract names something that does."""
     # A reference is a checkpoint under the candidates' contract, and companions lie with those.
-    home = next((e for e in entries if e.role == "candidate"), entries[0]).path.parent
+    home = next((e for e in entries if e.role == "candidate"), entries[0]).path
     found = {}
     for entry in entries:
-        folder = entry.path.parent if entry.role == "candidate" else home
-        rescorer = open_rescorer(entry.contract, folder, threads)
+        primary = entry.path if entry.role == "candidate" else home
+        rescorer = open_rescorer(entry.contract, primary, threads)
         if rescorer is not None:
             found[entry.name] = stack.enter_context(rescorer)
     return found
+
+
+def _bytes_of_companion(entry: Entry) -> int:
+    named = companion_of(entry.contract) if entry.role == "candidate" else None
+    return companion_file(named, entry.path.parent).stat().st_size if named else 0
 
 
 def _backend(session: Session) -> str:
@@ -271,7 +276,7 @@ def _model(
         height=height,
         width=width,
         sha256=sha256_of_file(entry.path),
-        file_bytes=entry.path.stat().st_size,
+        file_bytes=entry.path.stat().st_size + _bytes_of_companion(entry),
         protocol=protocol_words(contract.input),
         threshold=contract.output.score_threshold,
         accuracy=accuracy,

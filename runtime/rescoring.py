@@ -17,6 +17,7 @@ from irforge.errors import ArtifactError
 from irforge.files import sha256_of_file
 from irforge.rescoring import OUTPUT, ROLE, Rescorer, RescoringSpec
 from irforge.runtime.backends import open_session
+from irforge.runtime.sidecar import read_sidecar, sidecar_path
 from irforge.session import Array, Session
 
 
@@ -50,13 +51,13 @@ class SessionRescorer(Rescorer):
 
 
 def open_rescorer(
-    contract: Contract, folder: str | os.PathLike[str], threads: int | None = None
+    contract: Contract, primary: str | os.PathLike[str], threads: int | None = None
 ) -> SessionRescorer | None:
     """What judges the detections of a deployable again; None where its contract names nothing that does.
 
     Args:
         contract: the deployable's.
-        folder: where the deployable lies; companions lie there or below.
+        primary: the deployable; companions lie beside it or below, and its sidecar vouches for their engines.
         threads: CPU threads inside one operator.
 
     Raises:
@@ -64,16 +65,12 @@ def open_rescorer(
             its constants; or the contract names a companion of a role that is not known here.
         EnvironmentFault: see `irforge.runtime.backends.open_session`.
     """
-    unknown = next((companion.role for companion in contract.companions if companion.role != ROLE), None)
-    if unknown is not None or len(contract.companions) > 1:
-        what = f"a companion of role '{unknown}'" if unknown else f"{len(contract.companions)} companions that re-score"
-        raise ArtifactError(f"the contract names {what}, which this irforge does not know how to use", "Update irforge")
-    if not contract.companions:
+    companion = companion_of(contract)
+    if companion is None:
         return None
-    (companion,) = contract.companions
-    spec = _spec(companion, contract)
-    path = _file(companion, Path(folder))
-    session = open_session(path, threads=threads)
+    spec = spec_of(companion, contract)
+    path = companion_file(companion, Path(primary).parent)
+    session = _open(path, companion, primary, threads)
     wanted = {"scores", "classes", *(("crops",) if spec.input == "crops" else _FRAME_FEEDS)}
     if set(session.inputs) != wanted or OUTPUT not in session.outputs:
         found = ", ".join(session.inputs)
@@ -87,7 +84,41 @@ def open_rescorer(
 _FRAME_FEEDS = ("frame", "row_weights", "column_weights")
 
 
-def _spec(companion: Companion, contract: Contract) -> RescoringSpec:
+def _open(path: Path, companion: Companion, primary: str | os.PathLike[str], threads: int | None) -> Session:
+    if path.suffix != ".engine":
+        return open_session(path, threads=threads)
+    # Of its content the contract is sure; how it was built its primary's sidecar knows, for it has no contract itself.
+    built = next((r for r in read_sidecar(primary).companions if r.engine_sha256 == companion.sha256), None)
+    if built is None:
+        raise ArtifactError(
+            f"'{sidecar_path(primary).name}' does not know the engine '{companion.path}'",
+            "Build both again with 'irforge build'",
+        )
+    from irforge.runtime.parts import open_part
+
+    # A graph would be captured anew for each number of boxes.
+    return open_part(path, built, cuda_graph=False)
+
+
+def companion_of(contract: Contract) -> Companion | None:
+    """The one companion that a contract names; None if it names none.
+
+    Raises:
+        ArtifactError: it is of a role that is not known here, or not the only one.
+    """
+    unknown = next((companion.role for companion in contract.companions if companion.role != ROLE), None)
+    if unknown is not None or len(contract.companions) > 1:
+        what = f"a companion of role '{unknown}'" if unknown else f"{len(contract.companions)} companions that re-score"
+        raise ArtifactError(f"the contract names {what}, which this irforge does not know how to use", "Update irforge")
+    return contract.companions[0] if contract.companions else None
+
+
+def spec_of(companion: Companion, contract: Contract) -> RescoringSpec:
+    """What a companion does, from its constants in the contract.
+
+    Raises:
+        ArtifactError: they are invalid, or for other classes.
+    """
     try:
         # By way of JSON, as the contract came here: a tuple or a NumPy number then reads as it will from a file.
         spec = RescoringSpec.model_validate_json(json.dumps(companion.constants))
@@ -103,7 +134,12 @@ def _spec(companion: Companion, contract: Contract) -> RescoringSpec:
     return spec
 
 
-def _file(companion: Companion, folder: Path) -> Path:
+def companion_file(companion: Companion, folder: Path) -> Path:
+    """Where a companion lies, in the folder of its primary or below.
+
+    Raises:
+        ArtifactError: it is named elsewhere, missing, or another file than the contract's.
+    """
     inside = PurePosixPath(companion.path)
     if inside.is_absolute() or ".." in inside.parts or "\\" in companion.path or not companion.path:
         raise ArtifactError(

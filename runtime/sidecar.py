@@ -77,8 +77,9 @@ class EngineRecord(_Part):
 
 
 class Sidecar(EngineRecord):
-    """Everything a loader has to know about an engine before it touches it."""
+    """Everything a loader has to know about an engine before it touches it; and of its companions' engines, too."""
 
+    companions: list[EngineRecord] = []
     contract: Contract = Field(validation_alias=METADATA_KEY, serialization_alias=METADATA_KEY)
 
     def to_json_value(self) -> dict[str, Any]:
@@ -105,7 +106,7 @@ def read_sidecar(engine: str | os.PathLike[str]) -> Sidecar:
     if not path.is_file():
         raise ArtifactError(
             f"'{path.name}' is missing beside '{engine}': nobody knows what the engine expects",
-            "Copy it along with the engine, or build the engine again with 'irforge build'",
+            "Copy it along with the engine, or give it one: irforge adopt ENGINE --contract FILE --trust-engine",
         )
     if path.stat().st_size > MAX_BYTES:
         raise ArtifactError(f"'{path}' is too large for a sidecar ({path.stat().st_size} bytes)")
@@ -167,6 +168,9 @@ def check_fit(engine: str | os.PathLike[str], record: EngineRecord, *, version: 
     Raises:
         ArtifactError: the engine was built with another version, for other GPUs, or for another platform.
     """
+    if not record.runtime_version:
+        # Adopted: nobody knows what it was built with, and the runtime has to say whether it takes it.
+        return
     rebuild = f"Build it again here: irforge build {record.onnx.name} -o {record.engine}"
     where = f"'{engine}' was built"
     if record.runtime_version != version:

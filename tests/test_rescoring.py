@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from irforge.contract import InputSpec, Normalization, PercentileGain, Squash
 from irforge.detections import Detections
 from irforge.errors import InputError
 from irforge.frames.levels import apply_gain
-from irforge.rescoring import Rescorer, RescoringSpec, eight_bit, padded_frame
+from irforge.rescoring import Rescorer, RescoringSpec, companion_beside, eight_bit, padded_frame
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (40, 50), np.uint8)
 
@@ -132,3 +133,15 @@ def test_deep_frames_are_seen_through_the_contracts_gain() -> None:
     assert plain.min() == 0 and plain.max() == 255
     colour = np.zeros((4, 5, 3), np.uint8)
     assert eight_bit(colour, InputSpec(**size | {"bit_depth": 8})) is colour
+
+
+@pytest.mark.parametrize(
+    ("primary", "companion"),
+    [
+        ("a/det.fp16.onnx", "a/det.fp16.rescore.onnx"),
+        ("det.rtx.engine", "det.rescore.rtx.engine"),
+        ("det.engine", "det.rescore.engine"),
+    ],
+)
+def test_a_companion_lies_beside_its_primary_and_keeps_its_suffix(primary: str, companion: str) -> None:
+    assert companion_beside(Path(primary)) == Path(companion)

@@ -82,6 +82,8 @@ def _stages(report: Report) -> Markup:
         for model, times in here:
             prepare, infer, decode = (milliseconds(v) for v in _means(times))
             figures = f"{prepare} + <b>{infer}</b> + {decode} ms"
+            if times.rescore:
+                figures += f" + {milliseconds(times.rescore.mean)} ms of re-scoring"
             bars.append(_bar(model, charts.stage_bar(times, longest), figures))
         if bars:
             parts += [heading(size_text(*size)), _bars(bars)]

@@ -47,7 +47,8 @@ class Distribution(Part):
 class Latency(Part):
     """The three clocks and the host's own stages around the session, whose stage is `host`.
 
-    `gpu` is null where no device tells its time, and `gpu_note` says why.
+    `gpu` is null where no device tells its time, and `gpu_note` says why. `rescore` is null without a companion that
+    judges the boxes again; `frame` holds its time too.
     """
 
     gpu: Distribution | None
@@ -56,6 +57,7 @@ class Latency(Part):
     frame: Distribution
     prepare: Distribution
     decode: Distribution
+    rescore: Distribution | None = None
     threads: int = Field(gt=0)
     rounds: int = Field(gt=0)
     frames_per_round: int = Field(gt=0)
@@ -64,8 +66,8 @@ class Latency(Part):
     @model_validator(mode="after")
     def _complete(self) -> Latency:
         calls = self.rounds * self.frames_per_round
-        parts = [self.host, self.frame, self.prepare, self.decode] + ([self.gpu] if self.gpu else [])
-        if any(part.n != calls for part in parts):
+        parts = (self.host, self.frame, self.prepare, self.decode, self.gpu, self.rescore)
+        if any(part is not None and part.n != calls for part in parts):
             raise ValueError(f"every clock needs all {calls} calls: nothing is clipped")
         if self.gpu is None and not self.gpu_note:
             raise ValueError("a missing GPU clock needs its reason")

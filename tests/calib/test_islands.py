@@ -201,3 +201,15 @@ def test_the_last_products_are_the_heads() -> None:
     model = _box_net()
     heads = [node.output[0] for node in model.graph.node if node.op_type == "Conv"][-1:]
     assert last_products(Graph(model)) == set(heads)
+
+
+def test_features_that_are_compared_stay_in_fp32_from_their_norm_on() -> None:
+    net = Net()
+    features = net.conv(net.node("Cast", "frames", to=FLOAT), 1, 8, 3)
+    norm = net.node("ReduceL2", features, net.constant([1], np.int64), keepdims=1, out="norm")
+    unit = net.node("Div", features, norm, out="unit")
+    net.node("Exp", net.conv(unit, 8, 1, 1), out="mask")
+    found = {name: island.reason for name, island in fp32_islands(net.model(), compares=True).items()}
+    assert set(found) == {"norm", "unit", "mask"}
+    assert set(found.values()) == {"compares: a cosine needs more than FP16's 11 bits"}
+    assert not {"norm", "unit"} & set(fp32_islands(net.model()))

@@ -9,15 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto
 from torch.nn import functional as F
 
 from irforge.artifact import load_model, read_contract, save_model
 from irforge.calib.cast import cast_to_half
 from irforge.calib.floats import raise_opset
 from irforge.calib.islands import fp32_islands
-from irforge.errors import ArtifactError, CheckFailed, UsageError
+from irforge.errors import ArtifactError, CheckFailed, InputError, IrforgeError, UsageError
 from irforge.export.companion import attach, example_feeds, largest_difference, onnx_from_rescorer, read_spec
+from irforge.graph import Graph
 from irforge.rescoring import RescoringSpec, padded_frame
 from irforge.runtime.backends.ort import OrtSession
 from irforge.runtime.detector import load
@@ -158,13 +159,18 @@ def test_nvidias_compiler_takes_it(case: Case, tmp_path: Path) -> None:
     assert report.available and list(skipped) == ["7.5"] and "FP32 GEMM" in skipped["7.5"]
     half = load_model(case.path)
     raise_opset(half, "the encoder")
-    cast_to_half(half, fp32_islands(half, None))
+    cast_to_half(half, fp32_islands(half, compares=True))
     save_model(tmp_path / "half.onnx", half)
     report, skipped = compile_part(tmp_path / "half.onnx", case.profile())
     assert report.available and not skipped
     with SessionRescorer(case.rescorer.spec, OrtSession(tmp_path / "half.onnx", threads=1), "half") as runtime:
         found = runtime.rescore(IMAGE, BOXES, SCORES, OWNERS)
     np.testing.assert_allclose(found, case.rescorer.rescore(IMAGE, BOXES, SCORES, OWNERS), atol=0.02)
+    graph = Graph(half)
+    types = {node.op_type: graph.dtype(node.output[0]) for node in graph.nodes}
+    assert types["ReduceL2"] == types["Where"] == TensorProto.FLOAT
+    first = next(node for node in graph.nodes if node.op_type == "Conv")
+    assert graph.dtype(first.output[0]) == TensorProto.FLOAT16
 
 
 @pytest.fixture
@@ -249,3 +255,26 @@ def test_the_command_makes_both_files(tmp_path: Path) -> None:
     assert not read_contract(primary).companions
     with load(tmp_path / "out.onnx", threads=1) as detector:
         assert len(detector(box_frame((10, 12))))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ([], UsageError, "CLIP needs a checkpoint"),
+        (["--weights", "none.safetensors"], InputError, "there is no checkpoint 'none.safetensors'"),
+        (["--weights", "ViT-B-32.pt"], InputError, "there is no checkpoint 'ViT-B-32.pt'"),
+    ],
+)
+def test_a_missing_clip_is_an_error_that_names_where_to_get_one(
+    tmp_path: Path, arguments: list[str], error: type[IrforgeError], words: str
+) -> None:
+    from typer.testing import CliRunner
+
+    from irforge.cli import application
+
+    primary = write_box_model(tmp_path / "plain.onnx")
+    command = ["rescore", str(primary), "-o", str(tmp_path / "out.onnx"), "--by", "clip", *arguments]
+    outcome = CliRunner().invoke(application("rescore"), command)
+    assert isinstance(outcome.exception, error)
+    assert words in outcome.exception.line and "github.com/openai/CLIP" in outcome.exception.line
+    assert {path.name for path in tmp_path.iterdir()} == {"plain.onnx"}

@@ -72,7 +72,7 @@ def test_detections_are_judged_again_before_the_threshold(primary: Path, tmp_pat
         times = judged.last_times
         batch = judged.run_batch([frame, box_frame((5, 5))])
     assert set(times.extra) == {"rescore"} and times.extra["rescore"] > 0
-    with open_rescorer(read_contract(primary), tmp_path, 1) as rescorer:
+    with open_rescorer(read_contract(primary), primary, 1) as rescorer:
         expected = rescorer.rescore(frame, before.boxes, before.scores, before.classes)
     assert (np.abs(expected - before.scores)[before.scores > 0.05] > 0.01).all()
     np.testing.assert_allclose(after.scores, np.sort(expected)[::-1])
@@ -95,7 +95,7 @@ def test_a_score_below_the_threshold_may_rise_above_it(tmp_path: Path) -> None:
 
 def test_without_a_companion_nothing_is_opened_or_timed(tmp_path: Path) -> None:
     path = write_box_model(tmp_path / "plain.onnx")
-    assert open_rescorer(read_contract(path), tmp_path) is None
+    assert open_rescorer(read_contract(path), path) is None
     with load(path, threads=1) as detector:
         detector(box_frame((10, 12)))
         assert not detector.last_times.extra and "re-scored" not in repr(detector)
@@ -140,6 +140,9 @@ def test_a_report_judges_each_model_by_its_own_companion(primary: Path, tmp_path
     # Half of each score is the crop's mean now.
     assert unlike.parity.boxes.max_score > 0.1 and unlike.parity.boxes.max_box == 0
     assert judged.accuracy.targets == 3
+    assert judged.file_bytes == primary.stat().st_size + (tmp_path / "judge.onnx").stat().st_size
+    assert unlike.file_bytes == plain.stat().st_size
+    assert judged.latency.rescore.n == 1 and unlike.latency.rescore is None
 
 
 def test_a_run_tells_what_the_companion_took(primary: Path, tmp_path: Path) -> None:

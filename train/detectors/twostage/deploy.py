@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from irforge.contract import InputSpec, Letterbox, NonMaximumSuppression, Normalization, OutputSpec, TensorSpec
+from irforge.errors import ExportError
 from irforge.train.detectors.base import BoxLoss, Deployable, Normalise
 from irforge.train.detectors.twostage.boxes import DETECTION_WEIGHTS, clip_boxes, decode_boxes, have_area
 from irforge.train.detectors.twostage.loss import TwoStageLoss
 from irforge.train.detectors.twostage.network import TwoStage
 from irforge.train.detectors.twostage.recognise import options_of
-from irforge.train.detectors.twostage.roi_heads import BINS, level_of
+from irforge.train.detectors.twostage.roi_heads import level_of
 from irforge.train.detectors.twostage.rpn import fixed_proposals, ordered
 from irforge.train.ops.nms import greedy_nms
 from irforge.train.ops.roi_align import roi_align
@@ -42,7 +43,7 @@ def detect(network: TwoStage, x: Tensor) -> Found:
     every = 2 if heads.reads_every_second_bin else 1
     place = level_of(boxes, len(levels)).flatten()[:, None, None, None]
     pooled = [
-        roi_align(level, boxes, 1 / stride, BINS, every, sampling)
+        roi_align(level, boxes, 1 / stride, network.bins, every, sampling)
         for level, stride in zip(levels, network.pooled_strides, strict=True)
     ]
     chosen = pooled[0]
@@ -91,6 +92,11 @@ class TwoStageDeployable(Deployable):
         self.stride = network.stride
 
     def forward(self, frames: Tensor) -> Found:
+        if isinstance(frames.shape[2], torch.SymInt):
+            raise ExportError(
+                "a two-stage detector is exported for one size: its anchors are constants of the graph",
+                "Leave out --dynamic-size, and export once for each size",
+            )
         return detect(self.network, self.normalise(frames))
 
 
@@ -118,8 +124,9 @@ class TwoStageDetector:
         self.network, self.losses = network, losses
         self.mean, self.std, self.size = mean, std, size
 
-    def build(self, **options: Any) -> nn.Module:
-        return TwoStage(**{**self.network, **options})
+    def build(self, backend: str = "irforge", **options: Any) -> nn.Module:
+        """Options: see `TwoStage`. `backend`: `detectron2` trains on that library's modules, where it is."""
+        return _network_class(backend)(**{**self.network, **options})
 
     def loss(self, **options: Any) -> BoxLoss:
         """Options: see `TwoStageLoss`."""
@@ -172,7 +179,18 @@ class TwoStageDetector:
         found = options_of(weights)
         if found is None or any(found[part] and not self.network.get(part) for part in ("affine", "neck", "decouple")):
             return None
-        return found
+        # Whatever they were trained on.
+        return {**found, "backend": "irforge"}
+
+
+def _network_class(backend: str) -> type[TwoStage]:
+    if backend == "irforge":
+        return TwoStage
+    if backend != "detectron2":
+        raise ValueError(f"backend is irforge or detectron2, not '{backend}'")
+    from irforge.train.detectors.twostage.detectron import DetectronTwoStage
+
+    return DetectronTwoStage
 
 
 FASTER_RCNN = TwoStageDetector(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,17 +17,22 @@ from irforge.train.detectors.glmd.confusion import confusion_aware_loss, confusi
 from irforge.train.detectors.risf.loss import BackgroundNegativeRescaleLoss
 from irforge.train.detectors.twostage.boxes import DETECTION_WEIGHTS, PROPOSAL_WEIGHTS, encode_boxes
 from irforge.train.detectors.twostage.network import TwoStage, TwoStageMaps
-from irforge.train.detectors.twostage.rpn import anchors_of, rows_of, training_proposals
+from irforge.train.detectors.twostage.rpn import anchors_of, rows_of
 from irforge.train.detectors.twostage.targets import match_anchors, sample_labels, sample_rois
 
-ClassLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(logits [R, K + 1], background last; labels int64 [R], K for background; image int64 [R]: each row's) -> the mean."""
+
+class ClassLoss(Protocol):
+    """The mean over rows of (logits [R, K + 1], background last; labels int64 [R], K for background; image int64 [R]:
+    each row's; present bool [images, K]: the classes annotated in each, by the labels where it is None)."""
+
+    def __call__(self, logits: Tensor, labels: Tensor, image: Tensor, present: Tensor | None = None) -> Tensor: ...
+
 
 ObjectnessLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(logits [n]; labels int64 [n]: 1 object, 0 background, -1 ignored; image int64 [n]) -> the sum, of sampled ones."""
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, image: Tensor) -> Tensor:
+def cross_entropy(logits: Tensor, labels: Tensor, image: Tensor, present: Tensor | None = None) -> Tensor:
     """The mean over all rows; 0 of none."""
     return F.cross_entropy(logits, labels, reduction="sum") / max(len(labels), 1)
 
@@ -154,7 +159,7 @@ class TwoStageLoss:
                 )
         candidates = self.candidates or (12000 if len(maps.levels) == 1 else 2000)
         count = self.proposals or (2000 if len(maps.levels) == 1 else 1000)
-        proposals = training_proposals(maps.rpn, network.anchors, size, candidates, count)
+        proposals = network.propose(maps.rpn, size, candidates, count)
         sampled = [
             sample_rois(found, true, classes, background, self.roi_batch, self.roi_share)
             for found, true, classes in zip(proposals, truth.boxes, truth.classes, strict=True)
@@ -168,5 +173,13 @@ class TwoStageLoss:
         targets = torch.cat([one.targets for one in sampled])[objects]
         wanted = encode_boxes(targets, torch.cat(boxes)[objects], DETECTION_WEIGHTS)
         with torch.autocast(logits.device.type, enabled=False):
-            class_loss = self.classification(logits, labels, image)
+            class_loss = self.classification(logits, labels, image, _present(truth.classes, background, labels.device))
         return {"cls": class_loss, "box": (shifts - wanted).abs().sum() / max(len(labels), 1)}
+
+
+def _present(classes: list[Tensor], count: int, device: torch.device) -> Tensor:
+    # Sampled rows alone would not do: among many objects none of a class's rows may have been drawn.
+    present = torch.zeros(len(classes), count, dtype=torch.bool, device=device)
+    for sample, some in enumerate(classes):
+        present[sample, some.to(device)] = True
+    return present

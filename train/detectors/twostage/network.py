@@ -24,7 +24,7 @@ from irforge.train.detectors.twostage.backbone import (
     stage_channels,
 )
 from irforge.train.detectors.twostage.roi_heads import BINS, RoiHeads, level_of
-from irforge.train.detectors.twostage.rpn import LARGEST_TOPK, Anchors, RpnHead, RpnMaps
+from irforge.train.detectors.twostage.rpn import LARGEST_TOPK, Anchors, RpnHead, RpnMaps, training_proposals
 from irforge.train.ops.gradient import scale_gradient
 from irforge.train.ops.roi_align import pool_boxes
 
@@ -63,6 +63,7 @@ class TwoStage(nn.Module):
         freeze_res5: nor the second stage's res5 (C4).
         anchor_sizes: in pixels; of C4 all at each cell, of the pyramid one for each level.
         anchor_ratios: height / width.
+        bins: a side of a pooled box: 7, or 14 as in detectron2's own C4 weights.
         neck, neck_options: refine the map with `GlmdNeck` (C4).
         affine: a scale and a shift a channel for each stage's own copy of the map (C4; DeFRCN).
         decouple: gates before the classifier and the box regression (GLMD-CA).
@@ -90,6 +91,7 @@ class TwoStage(nn.Module):
         freeze_res5: bool = False,
         anchor_sizes: Sequence[float] = (32, 64, 128, 256, 512),
         anchor_ratios: Sequence[float] = (0.5, 1.0, 2.0),
+        bins: int = BINS,
         neck: bool = False,
         neck_options: Mapping[str, Any] | None = None,
         affine: bool = False,
@@ -108,11 +110,14 @@ class TwoStage(nn.Module):
             raise ValueError(
                 f"proposals <= candidates <= {LARGEST_TOPK}, TensorRT's limit; not {proposals}, {candidates}"
             )
+        if bins < 1 or (pyramid and bins != BINS):
+            raise ValueError(f"bins is a positive number, and {BINS} with a pyramid; not {bins}")
         self.class_count = _count(classes, class_count)
+        self.bins = bins
         self.in_channels = in_channels
         self.rpn_gradient, self.roi_gradient = rpn_gradient, roi_gradient
         self.deployment = Deployment(candidates, proposals, sampling, least_score)
-        body = Body(depth, norm, stride_in_1x1)
+        self.body = body = Body(depth, norm, stride_in_1x1)
         sizes = tuple(float(size) for size in anchor_sizes)
         ratios = tuple(float(ratio) for ratio in anchor_ratios)
         if pyramid:
@@ -161,7 +166,7 @@ class TwoStage(nn.Module):
         if x.shape[1] == 1 and self.in_channels > 1:
             x = x.expand(-1, self.in_channels, -1, -1)
         maps = self.backbone(x)
-        levels: list[Tensor] = maps if isinstance(self.backbone, Pyramid) else maps[-1:]
+        levels: list[Tensor] = maps if len(self.strides) > 1 else maps[-1:]
         if self.glmd_network is not None:
             levels = [self.glmd_network(level) for level in levels]
         for_rpn = [scale_gradient(level, self.rpn_gradient) for level in levels]
@@ -170,15 +175,19 @@ class TwoStage(nn.Module):
         for_boxes = [scale_gradient(level, self.roi_gradient) for level in levels[:4]]
         return TwoStageMaps(for_boxes, self.proposal_generator["rpn_head"](for_rpn))
 
+    def propose(self, maps: RpnMaps, size: tuple[int, int], candidates: int, count: int) -> list[Tensor]:
+        """What the second stage trains on: see `training_proposals`."""
+        return training_proposals(maps, self.anchors, size, candidates, count)
+
     def pool(self, levels: list[Tensor], boxes: list[Tensor]) -> Tensor:
-        """R x C x 7 x 7 of each sample's boxes [n, 4] in order, by as many samples a bin as it has cells."""
+        """R x C x bins x bins of each sample's boxes [n, 4] in order, by as many samples a bin as it has cells."""
         pooled = []
         for sample, some in enumerate(boxes):
             place = level_of(some, len(levels))
-            result = levels[0].new_zeros(len(some), levels[0].shape[1], BINS, BINS)
+            result = levels[0].new_zeros(len(some), levels[0].shape[1], self.bins, self.bins)
             for number, (level, stride) in enumerate(zip(levels, self.pooled_strides, strict=True)):
                 mine = torch.nonzero(place == number).squeeze(1)
-                result = result.index_copy(0, mine, pool_boxes(level[sample], some[mine], BINS, 1 / stride))
+                result = result.index_copy(0, mine, pool_boxes(level[sample], some[mine], self.bins, 1 / stride))
             pooled.append(result if self.affine_rcnn is None else self.affine_rcnn(result))
         return torch.cat(pooled)
 

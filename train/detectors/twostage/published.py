@@ -1,8 +1,9 @@
 """Published weights of two-stage detectors by our names.
 
-Three families are known. detectron2's, with DeFRCN's, RISF's and GLMD-CA's: the names are the network's own. Caffe2's
-(MSRA's ResNets), with `res2_0_branch2a_w`. torchvision's ResNets and `fasterrcnn_resnet50_fpn`, whose background is the
-first class, whose RoIAlign is not aligned and whose anchors are rounded to pixels: half a pixel off until fine-tuned.
+Three families are known. detectron2's, with DeFRCN's, RISF's and GLMD-CA's: the names are the network's own. Caffe2's,
+with `res2_0_branch2a_w`: MSRA's ResNets and the detectors of Detectron. torchvision's ResNets and
+`fasterrcnn_resnet50_fpn`, whose RoIAlign is not aligned and whose anchors are rounded to pixels: half a pixel off until
+fine-tuned. The background of the last two is the first class.
 """
 
 from __future__ import annotations
@@ -22,10 +23,29 @@ from irforge.train.checkpoint import weights_of_container
 
 Weights = dict[str, Tensor]
 
-NOT_WEIGHTS = re.compile(r"(^|\.)(pixel_mean|pixel_std|cell_anchors\.\d+)$|_momentum$|^(lr|fc1000_[wb]|pred_[wb])$")
-"""What checkpoints hold beside weights, or beside a detector's."""
+NOT_WEIGHTS = re.compile(
+    r"(^|\.)(pixel_mean|pixel_std|cell_anchors\.\d+)$|_momentum$|^(lr|conv1_b|fc1000_[wb]|pred_[wb])$"
+    r"|^((stem\.)?fc|linear)\.(weight|bias)$"
+)
+"""What checkpoints hold beside weights, or beside a detector's. `conv1_b` stands before a norm; detectron2 has no place
+for it either."""
 
-_CAFFE2_NORMS = {"s": "weight", "b": "bias"}
+_CAFFE2_BRANCHES = {"1": "shortcut", "2a": "conv1", "2b": "conv2", "2c": "conv3"}
+_CAFFE2 = (
+    (r"^(res_)?conv1_", "stem.conv1_"),
+    (r"^res(\d)_(\d+)_branch(1|2[abc])_", lambda m: f"res{m[1]}.{m[2]}.{_CAFFE2_BRANCHES[m[3]]}_"),
+    (r"^fpn_inner_res(\d)_\d+_sum(_lateral)?_", r"backbone.fpn_lateral\1_"),
+    (r"^fpn_res(\d)_\d+_sum_", r"backbone.fpn_output\1_"),
+    (r"^conv_rpn(_fpn2)?_", "proposal_generator.rpn_head.conv_"),
+    (r"^rpn_cls_logits(_fpn2)?_", "proposal_generator.rpn_head.objectness_logits_"),
+    (r"^rpn_bbox_pred(_fpn2)?_", "proposal_generator.rpn_head.anchor_deltas_"),
+    (r"^fc([67])_", lambda m: f"roi_heads.box_head.fc{int(m[1]) - 5}_"),
+    (r"^(cls_score|bbox_pred)_", r"roi_heads.box_predictor.\1_"),
+    (r"_bn_s$", ".norm.weight"),
+    (r"_bn_b$", ".norm.bias"),
+    (r"_w$", ".weight"),
+    (r"_b$", ".bias"),
+)
 _TORCHVISION = (
     (r"^backbone\.fpn\.inner_blocks\.(\d)(?:\.0)?\.", lambda m: f"backbone.fpn_lateral{int(m[1]) + 2}."),
     (r"^backbone\.fpn\.layer_blocks\.(\d)(?:\.0)?\.", lambda m: f"backbone.fpn_output{int(m[1]) + 2}."),
@@ -93,22 +113,39 @@ class _ArraysOnly(pickle.Unpickler):
         raise pickle.UnpicklingError(f"'{module}.{name}' is no array")
 
 
-def renamed(weights: Mapping[str, Tensor], network: Mapping[str, Tensor]) -> Weights:
+def is_pyramid(weights: Mapping[str, Tensor]) -> bool:
+    """Whether the weights of a whole detector, by any family's names, have a feature pyramid."""
+    return any("fpn" in name for name in weights)
+
+
+def levels_of(weights: Mapping[str, Tensor]) -> tuple[float, float] | None:
+    """(mean, standard deviation) in levels by which their training normalised, as a mean over the channels; None where
+    neither the file nor the family tells."""
+    if "pixel_mean" in weights and "pixel_std" in weights:
+        return float(weights["pixel_mean"].mean()), float(weights["pixel_std"].mean())
+    if "conv1_w" in weights:
+        return 113.899, 1.0
+    if "rpn.head.cls_logits.weight" in weights or "layer1.0.conv1.weight" in weights:
+        return 114.495, 57.63
+    return None
+
+
+def renamed(weights: Mapping[str, Tensor], pyramid: bool) -> Weights:
     """Weights of a known family by the names of a network.
 
     Args:
         weights: as a file has them.
-        network: the state dict to be filled, which says where a bare ResNet goes.
+        pyramid: the network's form, which says where its ResNet stands.
     """
     known = {name: value for name, value in weights.items() if not NOT_WEIGHTS.search(name)}
-    body = "backbone.bottom_up." if "backbone.bottom_up.stem.conv1.weight" in network else "backbone."
+    body = "backbone.bottom_up." if pyramid else "backbone."
     if "conv1_w" in known:
         known = _of_caffe2(known)
     elif "rpn.head.cls_logits.weight" in known or "layer1.0.conv1.weight" in known:
-        known = _of_torchvision(known, network)
+        known = _of_torchvision(known)
     placed = {}
     for name, value in known.items():
-        if name.startswith("res5.") and body == "backbone.":
+        if name.startswith("res5.") and not pyramid:
             name = f"roi_heads.{name}"
         elif name.startswith(("stem.", "res")):
             name = body + name
@@ -117,41 +154,43 @@ def renamed(weights: Mapping[str, Tensor], network: Mapping[str, Tensor]) -> Wei
 
 
 def _of_caffe2(weights: Weights) -> Weights:
-    branches = {"1": "shortcut", "2a": "conv1", "2b": "conv2", "2c": "conv3"}
     named = {}
     for name, value in weights.items():
-        name = re.sub(r"^(res_)?conv1_", "stem.conv1_", name)
-        name = re.sub(r"^res(\d)_(\d+)_branch(1|2[abc])_", lambda m: f"res{m[1]}.{m[2]}.{branches[m[3]]}_", name)
-        name = re.sub(r"_bn_([sb])$", lambda m: f".norm.{_CAFFE2_NORMS[m[1]]}", name)
-        named[re.sub(r"_w$", ".weight", name)] = value
+        for pattern, replacement in _CAFFE2:
+            name = re.sub(pattern, replacement, name)
+        named[name] = value
     # Their norm is a scale and a shift; ours then has the statistics that leave those as they are.
     for name in [name for name in named if name.endswith(".norm.weight")]:
         base = name.removesuffix("weight")
         named[f"{base}running_mean"] = torch.zeros_like(named[name])
         named[f"{base}running_var"] = torch.ones_like(named[name]) - 1e-5
-    return named
+    return _background_last(named)
 
 
-def _of_torchvision(weights: Weights, network: Mapping[str, Tensor]) -> Weights:
+def _of_torchvision(weights: Weights) -> Weights:
     named = {}
     for name, value in weights.items():
-        if name.startswith("fc."):
-            continue
         for pattern, replacement in _TORCHVISION:
             name = re.sub(pattern, replacement, name)
-        body = name.removeprefix("backbone.body.")
         if not name.startswith(("backbone.fpn", "proposal_generator.", "roi_heads.")):
+            name = name.removeprefix("backbone.body.")
             for pattern, replacement in _TORCHVISION_BODY:
-                body = re.sub(pattern, replacement, body)
-            name = body
-        if name.startswith("roi_heads.box_predictor.cls_score."):
-            value = torch.cat([value[1:], value[:1]])
-        elif name.startswith("roi_heads.box_predictor.bbox_pred."):
-            value = value[4:]
+                name = re.sub(pattern, replacement, name)
         named[name] = value
-    if not any(name.endswith("num_batches_tracked") for name in network):
-        named = {name: value for name, value in named.items() if not name.endswith("num_batches_tracked")}
-    return named
+    return _background_last(named)
+
+
+def _background_last(weights: Weights) -> Weights:
+    """Predictors whose first class is the background, as ours: it comes last, and has no box."""
+    predictor = "roi_heads.box_predictor."
+    moved = {}
+    for name, value in weights.items():
+        if name.startswith(f"{predictor}cls_score."):
+            value = torch.cat([value[1:], value[:1]])
+        elif name.startswith(f"{predictor}bbox_pred."):
+            value = value[4:]
+        moved[name] = value
+    return moved
 
 
 def fill(network: nn.Module, weights: Mapping[str, Tensor], where: str, body_only: bool) -> list[str]:
@@ -166,6 +205,8 @@ def fill(network: nn.Module, weights: Mapping[str, Tensor], where: str, body_onl
             the first ones.
     """
     state = network.state_dict()
+    counters = {name for name in weights if name.endswith("num_batches_tracked") and name not in state}
+    weights = {name: value for name, value in weights.items() if name not in counters}
     missing = sorted(set(state) - set(weights))
     if body_only:
         needed = [n for n in missing if n.startswith(("backbone.", "roi_heads.res5.")) and ".fpn_" not in n]

@@ -15,7 +15,8 @@ import torch
 from irforge.artifact import save_model
 from irforge.calib.half import half_model
 from irforge.contract import Contract, InputSpec, Letterbox, Normalization, Provenance
-from irforge.export.convert import onnx_from_torch
+from irforge.errors import ExportError
+from irforge.export.convert import contract_for, onnx_from_torch
 from irforge.export.verify import largest_difference
 from irforge.graph import Graph
 from irforge.ops import count_custom_ops
@@ -174,6 +175,14 @@ def test_graph_and_module_find_the_same_boxes_and_nvidias_compiler_takes_it(
 
     shares = [compile_gate(path, ("8.9",)).proofs[0].share("fp16", writes=False) for path in (full, half)]
     assert shares[0] == 0 and shares[1] > 0.95
+
+
+@pytest.mark.slow
+def test_a_dynamic_size_is_refused_by_name(lively: Make) -> None:
+    contract = contract_of({"classes": ["car", "person", "deer"], "pyramid": False})
+    deployable = find_detector("faster-rcnn").deployable(lively(), contract.input)
+    with pytest.raises(ExportError, match="exported for one size"):
+        onnx_from_torch(deployable, contract_for(contract, 16, dynamic_size=True))
 
 
 def pools_in_half_at_boxes_in_float(path: Path) -> None:

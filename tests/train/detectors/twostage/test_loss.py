@@ -152,3 +152,21 @@ def test_published_classification_losses_plug_in(name: str) -> None:
 def test_options_that_it_lacks_are_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         TwoStageLoss(**options)
+
+
+def test_a_class_is_present_where_it_is_annotated_though_none_of_its_rows_was_drawn() -> None:
+    seen: list[torch.Tensor] = []
+
+    def spy(
+        logits: torch.Tensor, labels: torch.Tensor, image: torch.Tensor, present: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        assert present is not None
+        seen.extend((labels, present))
+        return logits.sum() * 0
+
+    frames, truth = batch()
+    criterion = TwoStageLoss(**LOSS, roi_share=0.0)
+    criterion.classification = spy
+    criterion(small(), frames, truth, 0)
+    labels, present = seen
+    assert (labels == 2).all() and present.tolist() == [[True, True], [True, False], [False, False]]
