@@ -12,7 +12,7 @@ import typer
 from irforge.errors import CheckFailed, IrforgeError
 
 _GIB = 2**30
-_EXTRAS = ("train", "video", "gpu", "tensorrt", "rtx", "test")
+_EXTRAS = ("train", "video", "live", "track", "rescore", "gpu", "tensorrt", "rtx", "test")
 
 
 class Finding(NamedTuple):

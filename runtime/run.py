@@ -46,13 +46,25 @@ def run(
         ),
     ] = None,
     batch: Annotated[
-        int | None, typer.Option(min=1, help="Frames a run of the graph; without it, one of each source.")
+        int | None, typer.Option(min=1, help="Frames, or tiles, a run of the graph; without it, one of each source.")
     ] = None,
     backend: Annotated[str | None, typer.Option(help="Instead of the fastest one here.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
     threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="Score threshold, instead of the contract's.")
     ] = None,
+    tile: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="OVERLAP", help="Cut frames into tiles of the model's size that overlap: 32, say."),
+    ] = None,
+    track: Annotated[bool, typer.Option("--track", help="Follow targets from frame to frame.")] = False,
+    track_by: Annotated[
+        Literal["centre", "overlap"], typer.Option(help="Overlap is for targets of 20 pixels and more.")
+    ] = "centre",
+    track_reach: Annotated[
+        float, typer.Option(min=0.1, metavar="PIXELS", help="From where a track's target is expected, by centre.")
+    ] = 12.0,
+    track_confirm: Annotated[int, typer.Option(min=1, metavar="N", help="Frames in a row that make a track.")] = 3,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after N frames of each source.")] = None,
     size: Annotated[
         str | None, typer.Option(metavar="WxH", help="Of raw frames as stored, or what to ask for.")
@@ -77,6 +89,8 @@ def run(
 ) -> None:
     """Detect in recordings or live; write JSON lines, a MOT file and an overlay.
 
+    With --track and a --threshold below the model's own, what lies between the two continues tracks and starts none.
+
     Ctrl-C ends a run on live sources: what was found so far is written whole. A run on recordings leaves nothing then.
     Several sources write to numbered files: out.0.jsonl, out.1.jsonl.
     """
@@ -85,7 +99,11 @@ def run(
     from irforge.runtime.detector import load
     from irforge.runtime.pipeline import Pipeline
     from irforge.runtime.sources import Layout, open_source
+    from irforge.runtime.tiling import TiledDetector
+    from irforge.runtime.tracking import Tracker, TrackSettings, tracking_packages
 
+    if track:
+        tracking_packages()
     with ExitStack() as stack:
         life = parse_life(custom_ops)
         detector = stack.enter_context(
@@ -99,6 +117,10 @@ def run(
         opened = [stack.enter_context(open_source(source, layout)) for source in sources]
         streams = [corrections.behind(source, contract) for source in opened]
         detector.contract = corrections.contract(contract)
+        overlap = tile if tile is not None or contract.input.fit.kind != "tile" else contract.input.fit.overlap
+        steps = detector if overlap is None else TiledDetector(detector, overlap, batch)
+        settings = TrackSettings(track_by, track_reach, track_confirm, start=contract.output.score_threshold)
+        trackers = [Tracker(settings, stream.fps) for stream in streams] if track else []
         outputs: list[list[Sink]] = []
         for k, stream in enumerate(streams):
             stream.notify = _say
@@ -107,8 +129,12 @@ def run(
                 stream, contract, numbered(overlay, number), numbered(mot, number), numbered(json_lines, number)
             )
             outputs.append([stack.enter_context(sink) for sink in sinks])
-        pipeline = stack.enter_context(Pipeline(detector, streams, policy=policy, batch=batch, limit=limit))
-        typer.echo(repr(detector))
+        # Of a tiled detector the batch is one of tiles.
+        frames = batch if overlap is None else None
+        pipeline = stack.enter_context(
+            Pipeline(steps, streams, policy=policy, batch=frames, limit=limit, trackers=trackers)
+        )
+        typer.echo(repr(steps))
         failure = _publish(pipeline, streams, outputs, limit)
     for line in pipeline.counts.lines():
         typer.echo(line)

@@ -238,6 +238,11 @@ class InvertPolarity:
     bit_depth: int
 
     def __call__(self, record: SourceFrame) -> SourceFrame:
+        if self.bit_depth > 8 * record.frame.dtype.itemsize:
+            raise InputError(
+                f"'{record.id}' holds {record.frame.dtype} levels, which are not {self.bit_depth}-bit counts",
+                "Record frames of that depth, or leave --invert out",
+            )
         highest = (1 << self.bit_depth) - 1
         level = int(record.frame.max())
         if level > highest:

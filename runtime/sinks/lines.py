@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 from irforge.detections import Detections
 from irforge.files import PARTIAL
 from irforge.runtime.sources import SourceFrame
+from irforge.runtime.tracking.tracked import NO_TRACK, Tracked
 
 
 class _Lines:
@@ -51,7 +52,8 @@ class JsonLines(_Lines):
     """One JSON object a line and frame: index, id, time in seconds (null for images) and detections.
 
     A detection has `box` [left, top, right, bottom] in frame pixels, `score`, `class`, `label`, and where the detector
-    gives them `centre` [x, y] and `area`; see `Detections.rows`. Frames of live sources have an `age` too: seconds from
+    gives them `centre` [x, y] and `area`; see `Detections.rows`. Where tracks are followed, `track` is the number of
+    the one that a detection belongs to, once it is confirmed. Frames of live sources have an `age` too: seconds from
     their capture to this line. `shutter` is there, and true, where the camera's shutter was closed.
 
     Until the `with` ends the lines are in `NAME.partial`, each there as soon as it is written: a process that is killed
@@ -80,7 +82,8 @@ class MotLines(_Lines):
     """CSV of the MOT challenge (Milan et al., MOT16): frame, id, left, top, width, height, confidence, -1, -1, -1.
 
     Frames and pixels count from 1 there: the first pixel of a row, at edge 0, has left = 1. The id is -1, as in the
-    challenge's files of detections. Frames without detections have no line. `NAME.partial` is as in `JsonLines`.
+    challenge's files of detections; where tracks are followed it is the track's number, and what belongs to no
+    confirmed track has no line. Frames without detections have none. `NAME.partial` is as in `JsonLines`.
     """
 
     def __enter__(self) -> MotLines:
@@ -88,9 +91,14 @@ class MotLines(_Lines):
         return self
 
     def write(self, record: SourceFrame, detections: Detections) -> None:
-        for (left, top, right, bottom), score in zip(detections.boxes, detections.scores, strict=True):
+        followed = isinstance(detections, Tracked)
+        tracks = detections.tracks.tolist() if isinstance(detections, Tracked) else [NO_TRACK] * len(detections)
+        rows = zip(detections.boxes, detections.scores, tracks, strict=True)
+        for (left, top, right, bottom), score, track in rows:
+            if followed and track == NO_TRACK:
+                continue
             self._append(
-                f"{record.index + 1},-1,{left + 1:.2f},{top + 1:.2f},{right - left:.2f},{bottom - top:.2f},"
+                f"{record.index + 1},{track},{left + 1:.2f},{top + 1:.2f},{right - left:.2f},{bottom - top:.2f},"
                 f"{score:.6f},-1,-1,-1"
             )
 

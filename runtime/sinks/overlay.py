@@ -6,21 +6,26 @@ import os
 import secrets
 import shutil
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import cv2
+import numpy as np
 
 from irforge.detections import Detections
-from irforge.errors import EnvironmentFault, UsageError
-from irforge.files import PARTIAL, replacing, write_bytes
-from irforge.runtime.drawing import draw
+from irforge.errors import EnvironmentFault, InputError, UsageError
+from irforge.files import PARTIAL, replacing
+from irforge.runtime.drawing import Picture, draw
 from irforge.runtime.sinks.base import Sink
 from irforge.runtime.sources import SourceFrame
+from irforge.runtime.tracking.tracked import NO_TRACK, Tracked
 
 _CODECS = {".mp4": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
 _FPS = 25.0
+_KEPT_CLEAR = 4
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def overlay_sink(path: str | os.PathLike[str], fps: float | None) -> Sink:
@@ -59,7 +64,7 @@ class OverlayVideo:
         return self
 
     def write(self, record: SourceFrame, detections: Detections) -> None:
-        picture = draw(record.frame, detections)
+        picture = draw_tracks(record, detections)
         if self._writer is None:
             self._size = picture.shape[1], picture.shape[0]
             codec = cv2.VideoWriter.fourcc(*_CODECS[self._path.suffix.lower()])
@@ -84,11 +89,13 @@ class OverlayVideo:
             self._writer.release()
         if error is not None:
             return
+        if not self._written:
+            raise InputError(f"there is no video '{self._path}': no frame came", "Check the source, and --limit")
         # OpenCV's writer never reports a failed write: a full disk shows in what can be read back.
         capture = cv2.VideoCapture(str(self._temporary))
         found = capture.get(cv2.CAP_PROP_FRAME_COUNT) if capture.isOpened() else 0
         capture.release()
-        if found < max(self._written, 1):
+        if found < self._written:
             raise EnvironmentFault(
                 f"the video '{self._path}' could not be written whole",
                 "Free some space on that file system, or write elsewhere with --overlay",
@@ -108,9 +115,10 @@ class OverlayImages:
         return self
 
     def write(self, record: SourceFrame, detections: Detections) -> None:
-        encoded, content = cv2.imencode(".png", draw(record.frame, detections))
+        encoded, content = cv2.imencode(".png", draw_tracks(record, detections))
         assert encoded
-        write_bytes(self._temporary / f"{record.index:06d}_{Path(record.id).stem}.png", content.tobytes())
+        # The folder as a whole gets its name in the end; to sync each file would cost more than to draw it.
+        (self._temporary / f"{record.index:06d}_{Path(record.id).stem}.png").write_bytes(content.tobytes())
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -122,3 +130,32 @@ class OverlayImages:
                     path.replace(self._folder / path.name)
         finally:
             shutil.rmtree(self._temporary, ignore_errors=True)
+
+
+def draw_tracks(record: SourceFrame, detections: Detections) -> Picture:
+    """As `irforge.runtime.drawing.draw`, with the number of each track and the way it came, 4 px away from any box."""
+    picture = draw(record.frame, detections)
+    if not isinstance(detections, Tracked):
+        return picture
+    zoom = picture.shape[1] // record.frame.shape[1]
+    lows, highs = detections.boxes[:, :2] * zoom - _KEPT_CLEAR, detections.boxes[:, 2:] * zoom + _KEPT_CLEAR
+    for low, high, track in zip(lows, highs, detections.tracks.tolist(), strict=True):
+        if track == NO_TRACK:
+            continue
+        colour = track_colour(track)
+        trail = detections.trails.get(track, np.empty((0, 2), np.float32)) * zoom
+        on_target = ((trail[:, None] > lows) & (trail[:, None] < highs)).all(axis=2).any(axis=1)
+        for k, (one, following) in enumerate(pairwise(trail.astype(int).tolist())):
+            if not on_target[k : k + 2].any():
+                cv2.line(picture, one, following, colour, 1, cv2.LINE_AA)
+        place = int(low[0]), min(int(np.ceil(high[1])) + 14, picture.shape[0] - 1)
+        cv2.putText(picture, f"#{track}", place, _FONT, 0.4, (0, 0, 0), 3, cv2.LINE_AA)
+        cv2.putText(picture, f"#{track}", place, _FONT, 0.4, colour, 1, cv2.LINE_AA)
+    return picture
+
+
+def track_colour(track: int) -> tuple[int, int, int]:
+    """BGR, bright, and far apart for tracks of neighbouring numbers: hues at the golden angle."""
+    hue = round(track * 137.508 % 360 / 2)
+    blue, green, red = cv2.cvtColor(np.array([[[hue, 160, 255]]], np.uint8), cv2.COLOR_HSV2BGR)[0, 0]
+    return int(blue), int(green), int(red)

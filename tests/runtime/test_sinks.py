@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from irforge.detections import Detections
-from irforge.errors import EnvironmentFault, UsageError
+from irforge.errors import EnvironmentFault, InputError, UsageError
 from irforge.runtime.drawing import displayable, draw
 from irforge.runtime.sinks import JsonLines, MotLines, NullSink, OverlayImages, OverlayVideo, Sink, overlay_sink
 from irforge.runtime.sources import SourceFrame
@@ -165,6 +165,12 @@ def test_a_video_that_did_not_arrive_whole_is_an_error(tmp_path: Path) -> None:
         sink.write(record(0), found())
         # What a full disk does: fewer frames in the file than were handed over.
         sink._written += 5
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_video_of_nothing_is_an_error_that_says_so(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no frame came"), OverlayVideo(tmp_path / "o.mp4", 25):
+        pass
     assert list(tmp_path.iterdir()) == []
 
 

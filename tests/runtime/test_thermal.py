@@ -188,6 +188,8 @@ def test_polarity_turns_round_and_back() -> None:
     assert np.array_equal(InvertPolarity(14)(inverted).frame, frame)
     with pytest.raises(InputError, match="above 8 bits"):
         InvertPolarity(8)(record(frame))
+    with pytest.raises(InputError, match="uint8 levels, which are not 14-bit counts"):
+        InvertPolarity(14)(record(np.zeros((16, 16), np.uint8)))
 
 
 # --- gain control
