@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 import cv2
 import numpy as np
@@ -11,13 +11,37 @@ import numpy.typing as npt
 from irforge.detections import Detections
 
 Picture = npt.NDArray[np.uint8]
+Palette = Literal["white-hot", "black-hot", "ironbow"]
+PALETTES: tuple[Palette, ...] = get_args(Palette)
 
+# Of ironbow: a level and its RGB colour; between two of them it is linear, and brightness grows all the way.
+_IRONBOW = (
+    (0, (2, 2, 18)),
+    (32, (28, 8, 92)),
+    (72, (98, 10, 150)),
+    (112, (176, 28, 134)),
+    (152, (228, 78, 58)),
+    (192, (250, 150, 24)),
+    (224, (255, 212, 74)),
+    (255, (255, 254, 240)),
+)
 _COLOUR = (80, 255, 80)
 _SHOWN_WIDTH = 640
 _GAP = 4
 _ARM = 5
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _PERCENTILES = (0.5, 99.9)
+
+
+def palette_table(palette: Palette) -> Picture:
+    """The colour of each level: uint8 [256, 3], RGB."""
+    levels = np.arange(256, dtype=np.uint8)
+    if palette == "ironbow":
+        at, colours = zip(*_IRONBOW, strict=True)
+        channels = [np.interp(levels, at, channel) for channel in zip(*colours, strict=True)]
+        table: Picture = np.rint(np.stack(channels, axis=1)).astype(np.uint8)
+        return table
+    return np.repeat((levels if palette == "white-hot" else levels[::-1])[:, None], 3, axis=1)
 
 
 def displayable(frame: npt.NDArray[Any]) -> Picture:

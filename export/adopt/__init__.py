@@ -1,0 +1,1 @@
+"""Somebody else's detector as a deployable: what its graph means, its decode in the graph, its contract in the file."""
