@@ -17,7 +17,7 @@ from irforge.train.detectors.twostage.backbone import BasicBlock, BottleneckBloc
 from irforge.train.detectors.twostage.deploy import detect
 from irforge.train.detectors.twostage.network import TwoStage
 
-# Deviations of what the predictors give: logits, and shifts in their own units. Larger ones of `cls_score` bring several
+# Deviations of what the predictors give: logits, and shifts in their own units. Larger ones of `cls_score` bring some
 # scores so near to 1 that FP32 holds them equal, and then rounding chooses which of two boxes is suppressed.
 _PREDICTORS = {
     "proposal_generator.rpn_head.objectness_logits": 3.0,
@@ -35,8 +35,8 @@ def settle(network: TwoStage, frames: Tensor) -> None:
 
     Each norm takes the mean and variance of what reaches it, as training would have left them, and each predictor's
     weights are divided by the deviation of what it gives, and multiplied by that of `_PREDICTORS`. Without this the
-    activations of a deep ResNet grow with every block and no score exceeds the threshold. Each block adds a fifth of its
-    deviation, as trained ones add little: a hundred random layers at full strength make half a pixel of the last digit.
+    activations of a deep ResNet grow with every block and no score exceeds the threshold. Each block adds a fifth of
+    its deviation, as trained ones add little: a hundred random layers at full strength make half a pixel of rounding.
     """
     hooks = []
     for module in network.modules():
