@@ -11,7 +11,7 @@ setup: $(STAMP)
 $(STAMP):
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[train,video,rtx,measure,rescore,live,track,test]'
-	# By itself, because it asks for another build of OpenCV than the headless one.
+	@# By itself, because it asks for another build of OpenCV than the headless one.
 	$(BIN)/python -m pip install --quiet --no-compile --no-deps 'trackers>=2.6,<3'
 	touch $@
 

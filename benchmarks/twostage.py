@@ -177,9 +177,11 @@ def write_deployable(name: str, path: str) -> Figures:
     checkpoint = settled_checkpoint(Path(path).with_suffix(".safetensors"), "glmd-ca", case.network, case.size)
     start = perf_counter()
     summary = export_checkpoint(checkpoint, Path(path))
-    return {"seconds": perf_counter() - start, "parity": summary.parity, "nodes": summary.nodes} | ranks(
-        checkpoint, path
-    )
+    return {
+        "seconds": perf_counter() - start,
+        "parity": summary.parity,
+        "nodes": sum(summary.operators.values()),
+    } | ranks(checkpoint, path)
 
 
 def ranks(checkpoint: Path, path: str) -> Figures:

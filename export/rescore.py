@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from irforge.errors import InputError, UsageError, run_command
+from irforge.errors import UsageError, run_command
 
 if TYPE_CHECKING:
     from irforge.contract import Contract
-    from irforge.datasets import Dataset
-    from irforge.rescoring import Pixels
     from irforge.train.rescoring.fusion import TorchRescorer
 
 METHODS = ("clip", "efficientnet-lite0", "resnet")
@@ -95,37 +93,16 @@ def _by_support(
     from irforge.datasets import open_dataset
     from irforge.train.rescoring.encoders import load_encoder
     from irforge.train.rescoring.pcb import pcb_rescorer
+    from irforge.train.rescoring.support import support_boxes
 
     if by not in METHODS:
         raise UsageError(f"there is no method '{by}'", f"Methods: {', '.join(METHODS)}")
     if not support:
         raise UsageError("PCB compares with support boxes, and there are none", "Give them with --support DATA")
     encoder, digest = load_encoder(by, weights, trust=trust)
-    shots = _shots(open_dataset(support, data_root), contract)
+    shots = support_boxes(open_dataset(support, data_root), contract)
     source = {"encoder": by, "weights_sha256": digest, "support": support}
     return pcb_rescorer(encoder, shots, contract.output.classes, source=source, **options)
-
-
-def _shots(dataset: Dataset, contract: Contract) -> Iterator[tuple[Pixels, Any, Any]]:
-    """Frames with the boxes of those classes that the detector has, by name."""
-    import numpy as np
-
-    from irforge.rescoring import eight_bit
-
-    known = contract.output.classes
-    numbers = np.array([known.index(name) if name in known else -1 for name in dataset.classes])
-    if (numbers < 0).all():
-        raise InputError(
-            f"'{dataset.name}' holds {', '.join(dataset.classes)}, the detector knows {', '.join(known)}",
-            "Name the shots that the detector was fine-tuned on",
-        )
-    for sample in dataset:
-        truth = sample.boxes()
-        if truth is None:
-            raise InputError(f"'{sample.frame_path}' has no true boxes", "Name shots with boxes")
-        classes = numbers[truth.classes]
-        image = eight_bit(sample.frame(), contract.input, f"'{sample.frame_path}'")
-        yield image, truth.boxes[classes >= 0], classes[classes >= 0]
 
 
 if __name__ == "__main__":
