@@ -4,8 +4,9 @@ The reference holds the framework's own boxes, made where that framework is inst
 
     {"framework": "NAME VERSION", "conf": 0.25, "frames": {"test/a.png": [[x0, y0, x1, y1, score, class], ...], ...}}
 
-Boxes are in pixels of the frame, and only those above `conf` are listed. Frames are looked for under --frames. Each box
-is paired with the nearest one of its class; what has no partner is reported with how far it stands above the threshold.
+Boxes are in pixels of the frame, and only those above `conf` are listed. Frames are looked for under --frames. Boxes
+are clipped to the frame, and what has no area in it (a box in the padding) counts on neither side. Each box is paired
+with the nearest one of its class; what has no partner is reported with how far it stands above the threshold.
 """
 
 from __future__ import annotations
@@ -45,23 +46,28 @@ def compare_with_framework(model: Path, reference: Path, frames: Path) -> dict[s
     changed: list[float] = []
     lone: list[float] = []
     counts = [0, 0]
+    outside = 0
     with irforge.load(model, threads=1, threshold=conf) as detector:
         for name, rows in answers.items():
             table = np.asarray(rows, np.float32).reshape(-1, 6)
-            expected = Detections(table[:, :4], table[:, 4], table[:, 5].astype(np.int64))
-            found = detector(read_frame(frames / name), name)
-            expected = expected.take(np.arange(min(len(expected), _slots(detector.contract))))
+            frame = read_frame(frames / name)
+            answer = Detections(table[:, :4], table[:, 4], table[:, 5].astype(np.int64))
+            answer = answer.take(np.arange(min(len(answer), _slots(detector.contract))))
+            expected = _within(answer, *frame.shape[:2])
+            outside += len(answer) - len(expected)
+            found = detector(frame, name)
             pairing = pair_detections(expected, found)
             moved += np.abs(expected.boxes[pairing.one] - found.boxes[pairing.other]).max(axis=1, initial=0).tolist()
             changed += np.abs(expected.scores[pairing.one] - found.scores[pairing.other]).tolist()
             lone += (expected.scores[pairing.only_one] - conf).tolist()
             lone += (found.scores[pairing.only_other] - conf).tolist()
-            counts = [counts[0] + len(expected), counts[1] + len(found)]
+            counts = [counts[0] + len(answer), counts[1] + len(found)]
     return {
         "framework": told.get("framework", ""),
         "model": model.name,
         "frames": len(answers),
         "boxes_of_the_framework": counts[0],
+        "of_them_outside_the_frame": outside,
         "boxes_found": counts[1],
         "without_partner": len(lone),
         "largest_lone_margin": max(lone, default=0.0),
@@ -72,6 +78,16 @@ def compare_with_framework(model: Path, reference: Path, frames: Path) -> dict[s
         and max([*changed, *lone], default=0) <= SCORE_LIMIT
         and counts[0] > 0,
     }
+
+
+def _within(detections: Any, height: int, width: int) -> Any:
+    """What of the boxes lies in the frame, without those of no area."""
+    from dataclasses import replace
+
+    import numpy as np
+
+    boxes = np.clip(detections.boxes, 0, np.array([width, height] * 2, np.float32))
+    return replace(detections, boxes=boxes, areas=None).take((boxes[:, 2:] > boxes[:, :2]).all(axis=1))
 
 
 def _slots(contract: Any) -> int:

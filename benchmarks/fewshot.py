@@ -148,8 +148,9 @@ def show(study: Study) -> None:
             bases[step.variant] = record["plain"]
             continue
         figures[step.variant, step.shots, step.seed] = record["plain"]
-        if "pcb" in record:
-            figures[f"{step.variant}+pcb", step.shots, step.seed] = record["pcb"]
+        for name in record:
+            if name.startswith("pcb"):
+                figures[f"{step.variant}+{name}", step.shots, step.seed] = record[name]
     found = summary(figures, bases)
     text = markdown(found)
     files.write_json(study.out / "table.json", found)

@@ -55,6 +55,10 @@ VARIANTS = {
 """`ca` is plain fine-tuning with GLMD-CA's losses, `neck` that with its neck and gates too; `bnrl` has RISF's loss."""
 
 
+LIMITS = (5, 10, 20)
+"""How many boxes of a frame PCB judges, besides all of them: what a limit for real time costs."""
+
+
 class Step(NamedTuple):
     """One file of the study. `shots` 0 is the base stage of a network, which `variant` names then."""
 
@@ -80,7 +84,7 @@ class Study:
         base, novel: the recipes; the second one knows shots.
         test: the data to evaluate on, whose classes are those of the few-shot stage.
         shots, seeds: all K, and how many draws of each, from 0.
-        pcb: judge all detections a second time by PCB with EfficientNet-Lite0.
+        pcb: judge the detections a second time by PCB with EfficientNet-Lite0: all, and the best of a frame (`LIMITS`).
     """
 
     out: Path
@@ -204,11 +208,11 @@ class Study:
         }
         if self.pcb and novel:
             shots = open_dataset(self.recipe(step).data[0].data, self.data_root)
-            rescorer = pcb_rescorer(
-                _encoder(), support_boxes(shots, contract), contract.output.classes, judged=novel, limit=None
-            )
-            again = judge_again(found, judged.dataset, contract, rescorer)
-            record["pcb"] = score_boxes(again, judged, contract, threshold, novel).named
+            support = support_boxes(shots, contract)
+            for limit in (None, *LIMITS):
+                rescorer = pcb_rescorer(_encoder(), support, contract.output.classes, judged=novel, limit=limit)
+                again = judge_again(found, judged.dataset, contract, rescorer)
+                record[f"pcb{limit or ''}"] = score_boxes(again, judged, contract, threshold, novel).named
         return record
 
 

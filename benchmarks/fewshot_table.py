@@ -8,7 +8,8 @@ from typing import Any
 from irforge.metrics.fewshot import Interval, mean_interval, paired_gain
 
 Figures = Mapping[tuple[str, int, int], Mapping[str, float]]
-"""(variant, K, seed) -> figures by name; a variant's name ends in `+pcb` where its boxes were judged again."""
+"""(variant, K, seed) -> figures by name; a variant's name ends in `+pcb` where its boxes were judged again, and in
+`+pcb5` where only the best 5 of a frame were."""
 
 SHOWN = ("nAP", "nAP50", "nAP75", "bAP", "bAP50")
 COMPARED = ("nAP", "nAP50", "bAP")
@@ -17,6 +18,9 @@ COMPARISONS = (
     ("neck and gates, with them", "neck", "ca"),
     ("PCB on plain", "plain+pcb", "plain"),
     ("PCB on all of GLMD-CA", "neck+pcb", "neck"),
+    ("PCB of 5 boxes a frame, for all", "neck+pcb5", "neck+pcb"),
+    ("PCB of 10 boxes a frame, for all", "neck+pcb10", "neck+pcb"),
+    ("PCB of 20 boxes a frame, for all", "neck+pcb20", "neck+pcb"),
     ("all of GLMD-CA", "neck+pcb", "plain"),
     ("BNRL for cross-entropy", "bnrl", "plain"),
 )
@@ -24,7 +28,8 @@ COMPARISONS = (
 
 def summary(figures: Figures, bases: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
     """JSON-ready: each cell of the tables with mean, half of the interval and number of draws."""
-    names = list(dict.fromkeys(variant for variant, _, _ in figures))
+    # Limited re-scoring has rows among the gains alone.
+    names = [name for name in dict.fromkeys(variant for variant, _, _ in figures) if not name[-1].isdigit()]
     shots = sorted({k for _, k, _ in figures})
     means = [
         {"shots": k, "variant": name, "seeds": len(seeds)} | cells

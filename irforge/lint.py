@@ -145,6 +145,8 @@ def _doors(context: _Context) -> Iterator[Finding]:
         for name in names:
             kind = graph.dtype(name)
             if kind == TensorProto.INT64:
+                if side == "output" and len(graph.shape(name) or ()) < 3:
+                    continue  # class numbers of a list of boxes, not a map of labels
                 what = f"{side} is int64, a type for shapes, with twice the bytes of int32"
                 yield Finding("warning", "int64", name, what, "Cast it to int32 in the graph")
             elif kind not in _DOORS and kind != TensorProto.DOUBLE:

@@ -171,6 +171,11 @@ def test_int64_doors_are_a_warning() -> None:
     assert _rules(_model("y = Relu(x)", "int64[N, 1, 32, 32]")) == {"int64": "warning"}
 
 
+def test_a_list_of_class_numbers_may_be_int64() -> None:
+    text = "agraph (float[1, 8] x) => (int64[1, 8] y) {{ y = Cast<to = 7>(x) }}"
+    assert not lint(onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 20]> {text.format()}'))
+
+
 def _with_function(inner: str, domain: str = "irforge") -> onnx.ModelProto:
     model = _model("r = Relu(x) y = Abs(r)")
     model.graph.node[2].CopyFrom(helper.make_node("Gate", ["r"], ["y"], domain="irforge"))

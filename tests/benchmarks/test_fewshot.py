@@ -170,6 +170,16 @@ def test_differences_are_of_draws_that_both_have() -> None:
     assert row["seeds"] == 1 and row["nAP"]["mean"] == pytest.approx(0.2) and row["verdict"] == "one draw shows nothing"
 
 
+def test_limited_rescoring_is_held_to_rescoring_of_all_boxes() -> None:
+    values = {"neck": 0.3, "neck+pcb": 0.35, "neck+pcb5": 0.33}
+    figures = {(name, 1, seed): {"nAP": value + 0.1 * seed} for name, value in values.items() for seed in (0, 1)}
+    found = summary(figures, {})
+    gains = {row["what"]: row["nAP"]["mean"] for row in found["gains"]}
+    assert gains["PCB of 5 boxes a frame, for all"] == pytest.approx(-0.02)
+    assert "PCB of 10 boxes a frame, for all" not in gains
+    assert [row["variant"] for row in found["means"]] == ["neck", "neck+pcb"]
+
+
 @pytest.mark.parametrize("text", ["", "1,1", "0,3", "one"])
 def test_shots_are_different_numbers(text: str) -> None:
     with pytest.raises(UsageError, match="no list of different numbers"):
