@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from irforge.errors import InputError, UsageError
 
@@ -116,6 +116,8 @@ class Recipe(_Part):
     stages: list[Stage] = []
     shots: dict[int, list[Stage]] = {}
     loss: dict[str, Any] = {}
+    """The detector's own options. For masks `sls`, `soft-iou`, `batch-iou`, `dice`, `bce`, or several with `+` between
+    them, alone or as `name` beside other options."""
     augment: Augment = Augment()
     optimizer: Optimizer
     ema: float = Field(default=0.0, ge=0, lt=1)
@@ -125,6 +127,11 @@ class Recipe(_Part):
     compile: bool = False
     """Train through torch.compile: minutes of compiling for each crop size, then faster steps."""
     seed: int = 1
+
+    @field_validator("loss", mode="before")
+    @classmethod
+    def _loss_by_name(cls, loss: Any) -> Any:
+        return {"name": loss} if isinstance(loss, str) else loss
 
     @model_validator(mode="after")
     def _one_share_a_source(self) -> Recipe:

@@ -13,7 +13,8 @@ from torch import Tensor
 from irforge.contract import Contract, InputSpec, Normalization, Provenance, Squash
 from irforge.errors import ArtifactError, InputError, UsageError
 from irforge.train.checkpoint import load_deployable, read_contract, save_checkpoint
-from irforge.train.detectors.mshnet.deploy import IMAGENET_MEAN, IMAGENET_STD, MSHNET, MaskDeployable
+from irforge.train.detectors.masks import IMAGENET_MEAN, IMAGENET_STD, MaskDeployable
+from irforge.train.detectors.mshnet.deploy import MSHNET
 from irforge.train.detectors.mshnet.network import MSHNet
 from irforge.train.detectors.registry import find_detector
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from irforge.train.detectors.masks import MaskNetwork, Outputs
 from irforge.train.ops import pooling
 
 WIDTHS = (16, 32, 64, 128, 256)
@@ -88,7 +89,7 @@ def stage(in_channels: int, out_channels: int, blocks: int) -> nn.Sequential:
     return nn.Sequential(first, *(AttentiveResidual(out_channels, out_channels) for _ in range(blocks - 1)))
 
 
-class MSHNet(nn.Module):
+class MSHNet(MaskNetwork):
     """Multi-scale-head network.
 
     Args:
@@ -97,10 +98,13 @@ class MSHNet(nn.Module):
         head_sigmoid: fuse probabilities as in the paper's figure, instead of logits as in the published code.
     """
 
+    stride = STRIDE
+
     def __init__(self, in_channels: int = 3, head_kernel: int = 1, head_sigmoid: bool = False) -> None:
         super().__init__()
         if head_kernel not in (1, 3):
             raise ValueError(f"head_kernel is 1 or 3, not {head_kernel}")
+        self.in_channels = in_channels
         self.head_sigmoid = head_sigmoid
         w0, w1, w2, w3, w4 = WIDTHS
         self.conv_init = nn.Conv2d(in_channels, w0, 1)
@@ -133,7 +137,7 @@ class MSHNet(nn.Module):
         d0 = self.decoder_0(torch.cat([e0, upsample(d1, 2, self.training)], dim=1))
         return d0, d1, d2, d3
 
-    def forward(self, x: Tensor, multi_scale: bool = True) -> tuple[list[Tensor], Tensor]:
+    def forward(self, x: Tensor, multi_scale: bool = True) -> Outputs:
         """Logits of every scale and of their fusion.
 
         Args:

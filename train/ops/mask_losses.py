@@ -1,5 +1,6 @@
 """Losses for mask targets: scale and location sensitive (SLS), soft IoU, Dice, BCE, and their deep supervision.
 
+Any mask network trains by any of them, and by any weighted sum: see `mixed_loss`, and `weights_of` for their names.
 SLS follows Liu et al. (CVPR 2024) as its authors' corrected code computes it. Every loss is computed in float32 (or in
 float64 if given it), also under autocast: the squared area difference overflows float16 from some 500 pixels on.
 """
@@ -19,6 +20,7 @@ Empty = Literal["legacy", "null-risk"]
 MaskLoss = Callable[[Tensor, Tensor], Tensor]
 
 TINY = 1e-12
+TERMS = ("sls", "soft-iou", "batch-iou", "dice", "bce")
 
 
 def _full_precision(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,8 +144,13 @@ def mixed_loss(
     bce: float = 0.0,
     positive_weight: float = 1.0,
     batch_iou: float = 0.0,
+    soft_iou: float = 0.0,
+    dice: float = 0.0,
 ) -> Tensor:
-    """Weighted sum of `sls_loss`, `bce_loss` and `batch_iou_loss`; the defaults are the published loss."""
+    """Weighted sum of the losses above; the defaults are SLS as published.
+
+    `location`, `smooth` and `empty` are those of `sls_loss`; `positive_weight` is that of `bce_loss`.
+    """
     total = logits.new_zeros(())
     if sls:
         total = total + sls * sls_loss(logits, target, warm, location, smooth, empty)
@@ -151,19 +158,36 @@ def mixed_loss(
         total = total + bce * bce_loss(logits, target, positive_weight)
     if batch_iou:
         total = total + batch_iou * batch_iou_loss(logits, target)
+    if soft_iou:
+        total = total + soft_iou * soft_iou_loss(logits, target)
+    if dice:
+        total = total + dice * dice_loss(logits, target)
     return total
+
+
+def weights_of(name: str) -> dict[str, float]:
+    """The weights that `mixed_loss` takes, of a loss's name: one of `TERMS`, or several with `+` between.
+
+    Raises:
+        ValueError: a term that there is not, or twice; the message lists those there are.
+    """
+    terms = [term.strip() for term in name.split("+")]
+    if not set(terms) <= set(TERMS) or len(set(terms)) < len(terms):
+        raise ValueError(f"there is no loss '{name}'; losses: {', '.join(TERMS)}, and sums such as dice+bce")
+    return {term.replace("-", "_"): float(term in terms) for term in TERMS}
 
 
 def deep_supervision(
     heads: list[Tensor], final: Tensor, target: Tensor, loss: MaskLoss, head_weight: float = 1.0
 ) -> Tensor:
-    """Weighted mean of `loss` over the fused output (weight 1) and each head (`head_weight`).
+    """Weighted mean of `loss` over the final output (weight 1) and each head (`head_weight`).
 
-    The mask is max-pooled by 2 from one head to the next. With no heads (warm-up) it is the loss of `final` alone.
+    Heads come finest first. For each the mask is max-pooled by 2 until it has the head's size. With no heads it is the
+    loss of `final` alone.
     """
     total = loss(final, target)
-    for index, head in enumerate(heads):
-        if index:
+    for head in heads:
+        while target.shape[-1] > head.shape[-1]:
             target = F.max_pool2d(target, 2)
         total = total + head_weight * loss(head, target)
     return total / (1 + head_weight * len(heads))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from irforge.train.detectors.mshnet.loss import (
+from irforge.train.ops.mask_losses import (
     batch_iou_loss,
     bce_loss,
     deep_supervision,
