@@ -41,6 +41,7 @@ def bench_models(
     trust: bool = False,
     trust_engine: bool = False,
     custom_ops: Life = "body",
+    watch: float | None = None,
     command: str,
 ) -> Report:
     """Measure models against each other and, with `reference`, against the trained network in torch.
@@ -54,13 +55,14 @@ def bench_models(
         sizes: (height, width) at which models of dynamic size are measured.
         threads: CPU threads of every session.
         custom_ops: how the custom operators of those `.onnx` files that have some run.
+        watch: seconds between two looks at power, clocks and temperature; 0 for none, None for the usual.
 
     Raises:
         UsageError: models, sizes, protocol and data do not fit together.
         InputError, ArtifactError, EnvironmentFault: a frame, a file or a backend cannot be used.
     """
     from irforge.datasets import open_dataset
-    from irforge.runtime.measure import measure
+    from irforge.runtime.measure import LOOK_EVERY, measure
 
     settings = {
         "protocol": protocol,
@@ -84,6 +86,7 @@ def bench_models(
             plan=plan,
             threads=threads,
             command=command,
+            watch=LOOK_EVERY if watch is None else watch,
             progress=progress,
         )
 
@@ -107,6 +110,16 @@ def bench(
     frames_per_round: Annotated[int, typer.Option(min=1, help="Frames of one turn.")] = 10,
     warm_up: Annotated[int, typer.Option(min=0, help="Frames of each model before the clocks count.")] = 3,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Use the first N frames.")] = None,
+    sustained: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="Then run each model alone for so long: does p99 hold?")
+    ] = 0.0,
+    batches: Annotated[
+        str, typer.Option(metavar="1,2,4", help="Then run each model of a free batch size in these batches.")
+    ] = "",
+    watch: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="SECONDS", help="Look at power and clocks so often meanwhile; 0: never."),
+    ] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="The report to write.")] = Path("report.json"),
     check: Annotated[bool, typer.Option("--check", help="Fail (exit code 6) if a parity limit is missed.")] = False,
     trust: Annotated[bool, typer.Option(help="Load a pickled checkpoint. It can run any code: only your own.")] = False,
@@ -121,7 +134,7 @@ def bench(
     from irforge.runtime.report.schema import write_report
     from irforge.runtime.report.table import print_report
 
-    plan = Plan(Schedule(rounds, frames_per_round, warm_up), limit)
+    plan = Plan(Schedule(rounds, frames_per_round, warm_up), limit, sustained, _batches(batches))
     report = bench_models(
         models,
         plan=lambda size: plan,
@@ -135,6 +148,7 @@ def bench(
         trust=trust,
         trust_engine=trust_engine,
         custom_ops=parse_life(custom_ops),
+        watch=watch,
         command=shlex.join(["irforge", "bench", *_arguments()]),
     )
     write_report(report, output)
@@ -234,6 +248,13 @@ def _size(text: str) -> tuple[int, int]:
     if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
         raise UsageError(f"'{text}' is no size", "Write height x width, as 512x640")
     return int(height), int(width)
+
+
+def _batches(text: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not all(part.isdecimal() and int(part) for part in parts):
+        raise UsageError(f"'{text}' are no batches", "Write numbers of frames: 1,2,4,8")
+    return tuple(sorted({int(part) for part in parts}))
 
 
 def _arguments() -> list[str]:

@@ -1,4 +1,5 @@
-"""How long does a frame take? Three clocks and the host's stages, with the models taking turns."""
+"""How long does a frame take? Three clocks and the host's stages, with the models taking turns; then one model alone,
+over minutes and over batches."""
 
 from __future__ import annotations
 
@@ -8,9 +9,13 @@ from time import perf_counter
 
 from irforge.errors import UsageError
 from irforge.frames import Frame
-from irforge.runtime.clocks import distribution
+from irforge.runtime.clocks import distribution, drift, median
 from irforge.runtime.detector import SessionDetector
-from irforge.runtime.report.schema import Latency
+from irforge.runtime.power import resident_bytes
+from irforge.runtime.report.times import BatchPoint, Latency, RoundMedians, Sustained, Window
+
+WINDOWS = 60
+"""Parts of a sustained run: enough for its shape, and few enough that each p99 has its calls."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,11 @@ class Schedule:
     def __post_init__(self) -> None:
         if self.rounds < 1 or self.frames_per_round < 1 or self.warm_up < 0:
             raise UsageError("a measurement needs at least one round of one frame", "Raise --rounds")
+
+    def medians(self, seconds: Sequence[float]) -> list[float]:
+        """Each round's p50 in milliseconds, of the call times of one model."""
+        n = self.frames_per_round
+        return [1e3 * median(seconds[first : first + n]) for first in range(0, len(seconds), n)]
 
 
 def measure_latency(
@@ -64,6 +74,101 @@ def measure_latency(
                 clocks[name].time(detectors[name], frames[(turn * schedule.frames_per_round + i) % len(frames)])
                 tick()
     return {name: clocks[name].latency(detectors[name], schedule, threads) for name in names}
+
+
+def measure_sustained(
+    detector: SessionDetector,
+    frames: Sequence[Frame],
+    seconds: float,
+    *,
+    tick: Callable[[], None] = lambda: None,
+) -> Sustained:
+    """Run one detector without a pause, and see whether its times hold: heat, clocks and memory show after minutes.
+
+    The run is cut into `WINDOWS` parts of equal length, or of a second where it is shorter than that many; a frame
+    belongs to the window in which it began.
+
+    Args:
+        detector: what runs.
+        frames: raw frames, already in memory, used in a cycle.
+        seconds: how long; the frame under way at the end is finished and counted.
+        tick: called at the end of every window.
+
+    Raises:
+        UsageError: no frame, or no time.
+    """
+    if not frames:
+        raise UsageError("there is no frame to time", "Name data that holds frames")
+    if not seconds > 0:
+        raise UsageError(f"a sustained run of {seconds:g} seconds shows nothing", "Give --sustained some minutes: 300")
+    length = max(seconds / WINDOWS, 1.0)
+    windows: list[Window] = []
+    times: list[float] = []
+    first, opened = 0, 0.0
+    begin = now = perf_counter()
+    while now - begin < seconds:
+        detector(frames[len(times) % len(frames)])
+        done = perf_counter()
+        times.append(done - now)
+        now = done
+        if now - begin - opened >= length or now - begin >= seconds:
+            windows.append(_window(times[first:], opened))
+            first, opened = len(times), now - begin
+            tick()
+            now = perf_counter()
+    return Sustained(
+        seconds=now - begin,
+        frame=distribution(times),
+        windows=windows,
+        p50_drift=drift([window.p50 for window in windows]),
+        p99_drift=drift([window.p99 for window in windows]),
+    )
+
+
+def _window(seconds: Sequence[float], start: float) -> Window:
+    times = distribution(seconds)
+    return Window(start=start, n=times.n, p50=times.p50, p99=times.p99, max=times.max, resident_bytes=resident_bytes())
+
+
+def measure_batches(
+    detector: SessionDetector,
+    frames: Sequence[Frame],
+    batches: Sequence[int],
+    schedule: Schedule,
+    *,
+    tick: Callable[[], None] = lambda: None,
+) -> list[BatchPoint]:
+    """What more frames in one run gain in throughput and cost in latency; batch by batch, smallest first.
+
+    Args:
+        detector: of a free batch size.
+        frames: raw frames, already in memory, used in a cycle.
+        batches: how many frames in a run.
+        schedule: `rounds` times `frames_per_round` runs of each batch, after `warm_up` runs.
+        tick: called after every counted run.
+    """
+    points = []
+    for batch in sorted(set(batches)):
+        part = [frames[i % len(frames)] for i in range(batch)]
+        runs: list[float] = []
+        host: list[float] = []
+        for i in range(schedule.warm_up + schedule.rounds * schedule.frames_per_round):
+            start = perf_counter()
+            detector.run_batch(part)
+            seconds = perf_counter() - start
+            if i >= schedule.warm_up:
+                runs.append(seconds)
+                host.append(detector.last_times.infer)
+                tick()
+        points.append(
+            BatchPoint(
+                batch=batch,
+                run=distribution(runs),
+                host=distribution(host),
+                frames_per_second=batch * len(runs) / sum(runs),
+            )
+        )
+    return points
 
 
 @dataclass
@@ -109,4 +214,11 @@ class _Clocks:
             rounds=schedule.rounds,
             frames_per_round=schedule.frames_per_round,
             warm_up=schedule.warm_up,
+            by_round=RoundMedians(
+                frame=schedule.medians(self.frame),
+                host=schedule.medians(self.host),
+                gpu=schedule.medians(self.gpu) if complete else None,
+            ),
+            # To the tenth of a microsecond: finer is noise, and the report is read by people too.
+            frame_calls=[round(1e3 * seconds, 4) for seconds in self.frame],
         )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from irforge.runtime.report.schema import Distribution
+from irforge.runtime.report.times import Distribution
 
 
 def distribution(seconds: Sequence[float]) -> Distribution:
@@ -29,3 +29,20 @@ def distribution(seconds: Sequence[float]) -> Distribution:
         max=high,
         jitter=p99 - p50,
     )
+
+
+def median(values: Sequence[float]) -> float:
+    """The p50 of `distribution`, in the unit of `values`."""
+    return float(np.percentile(np.asarray(values, np.float64), 50, method="inverted_cdf"))
+
+
+def drift(values: Sequence[float]) -> float | None:
+    """By how much a series has changed: the median of its last third by that of its first, minus 1.
+
+    None with fewer than six values, or none to compare with.
+    """
+    third = len(values) // 3
+    if third < 2:
+        return None
+    first, last = float(np.median(values[:third])), float(np.median(values[-third:]))
+    return last / first - 1 if first > 0 else None

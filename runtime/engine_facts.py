@@ -69,5 +69,7 @@ def _proven(sidecar: Sidecar, proof: PrecisionProof, notes: list[str]) -> Engine
         bytes_moved=(proof.bytes_read or 0) + (proof.bytes_written or 0) if known else None,
         peak_bytes=proof.peak_bytes,
         weight_bytes=proof.constant_bytes,
+        macs=proof.macs_read,
+        tf32=proof.tf32,
         notes=notes,
     )

@@ -25,7 +25,7 @@ FEW_TARGETS = 200
 # Closer than this is the same speed: repeated runs differ by as much.
 SAME_SPEED = 0.05
 
-_ORDER = ("bad", "caution", "good", "note")
+ORDER = ("bad", "caution", "good", "note")
 
 
 def findings(models: Sequence[Model], data: Data, here: Environment) -> list[Finding]:
@@ -41,7 +41,7 @@ def findings(models: Sequence[Model], data: Data, here: Environment) -> list[Fin
         text = f"Only {n}: one more or less is {100 / data.targets:.1f} points of Pd."
         found.append(Finding(level="caution", text=text))
     found += _kept_limits(models)
-    return sorted(found, key=lambda finding: _ORDER.index(finding.level))
+    return sorted(found, key=lambda finding: ORDER.index(finding.level))
 
 
 def _missed_limits(model: Model) -> list[Finding]:

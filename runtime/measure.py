@@ -17,18 +17,24 @@ from irforge.errors import UsageError
 from irforge.files import sha256_of_file
 from irforge.metrics.coco import coco_ap
 from irforge.runtime.benchmark import Schedule, measure_latency
-from irforge.runtime.detector import SessionDetector
+from irforge.runtime.endurance import endurance
 from irforge.runtime.engine_facts import engine_facts
-from irforge.runtime.findings import findings
+from irforge.runtime.findings import ORDER, findings
 from irforge.runtime.limits import LIMITS
 from irforge.runtime.machine import environment, usable_cores
+from irforge.runtime.opened import Opened, Watched, open_entry, run_alone
 from irforge.runtime.parity import ParityReport, compare
-from irforge.runtime.report.schema import Data, Latency, Model, Report
+from irforge.runtime.power import find_probes, resident_bytes
+from irforge.runtime.report.schema import Data, Model, Report
+from irforge.runtime.report.times import Latency
 from irforge.runtime.report.wording import size_text
-from irforge.runtime.rescoring import SessionRescorer, companion_file, companion_of, open_rescorer
+from irforge.runtime.rescoring import companion_file, companion_of
+from irforge.runtime.trtexec import measuring_commands
 from irforge.session import Session
 
 _GIVES = {"mask": "a mask", "boxes": "boxes"}
+LOOK_EVERY = 0.5
+"""Seconds between two looks at power and clocks."""
 
 Progress = Callable[[str, int], Callable[[], None]]
 """Called with a description and a number of steps; what it returns is called after each step."""
@@ -37,10 +43,12 @@ Progress = Callable[[str, int], Callable[[], None]]
 @dataclass(frozen=True)
 class Plan:
     """How much to measure at one size: the clocks' schedule, and the first `frames` frames (None: all) for parity and
-    accuracy."""
+    accuracy. After the clocks each model runs alone for `sustained` seconds, and in `batches`, where there are any."""
 
     schedule: Schedule
     frames: int | None = None
+    sustained: float = 0.0
+    batches: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -105,6 +113,7 @@ def measure(
     plan: Callable[[tuple[int, int]], Plan],
     threads: int,
     command: str,
+    watch: float = LOOK_EVERY,
     progress: Progress = lambda description, steps: lambda: None,
 ) -> Report:
     """Measure latency, then parity and accuracy, size by size.
@@ -117,6 +126,7 @@ def measure(
         plan: how much to measure at a size (height, width).
         threads: what the sessions are opened with, for the record.
         command: what the user typed, for the record.
+        watch: seconds between two looks at power, clocks and temperature during the clocks; 0 for none.
 
     Raises:
         UsageError: models disagree in what they give, or those of one size in input or threshold; the truth has other
@@ -130,11 +140,16 @@ def measure(
     output = _shared_output(entries, dataset)
     models: list[Model] = []
     most = 0
-    for size in sorted({entry.size for entry in entries}, key=lambda s: (-s[0] * s[1], s)):
-        wanted = plan(size)
-        part = dataset.subset(range(min(wanted.frames or len(dataset), len(dataset))))
-        most = max(most, len(part))
-        models += _measure_size([e for e in entries if e.size == size], part, wanted.schedule, threads, progress)
+    with ExitStack() as stack:
+        probes, unread = find_probes() if watch else ([], "nobody asked for them")
+        for probe in probes:
+            stack.callback(probe.close)
+        watched = Watched(probes, watch or LOOK_EVERY)
+        for size in sorted({entry.size for entry in entries}, key=lambda s: (-s[0] * s[1], s)):
+            wanted = plan(size)
+            part = dataset.subset(range(min(wanted.frames or len(dataset), len(dataset))))
+            most = max(most, len(part))
+            models += _measure_size([e for e in entries if e.size == size], part, wanted, threads, watched, progress)
     targets = [m.accuracy.targets for m in models if m.accuracy and m.accuracy.frames == most]
     data = Data(
         name=dataset.name,
@@ -152,31 +167,39 @@ def measure(
         data=data,
         environment=here,
         models=models,
-        findings=findings(models, data, here),
+        findings=sorted(
+            [*findings(models, data, here), *endurance(models, watched.readings)], key=lambda f: ORDER.index(f.level)
+        ),
+        readings=watched.readings,
+        readings_note=unread,
         seconds=perf_counter() - start,
     )
 
 
 def _measure_size(
-    entries: list[Entry], data: Dataset, schedule: Schedule, threads: int, progress: Progress
+    entries: list[Entry], data: Dataset, plan: Plan, threads: int, watched: Watched, progress: Progress
 ) -> Iterator[Model]:
-    contract = _shared_contract(entries)
+    contract, schedule = _shared_contract(entries), plan.schedule
     title = size_text(*contract.input.size)
     reference = next((e for e in entries if e.role == "reference"), None) or next(
         (e for e in entries if e.contract.provenance.precision == "fp32"), entries[0]
     )
+    # A reference is a checkpoint under the candidates' contract, and companions lie with those.
+    home = next((e for e in entries if e.role == "candidate"), entries[0]).path
     with ExitStack() as stack:
-        sessions = {e.name: stack.enter_context(e.open()) for e in entries}
-        devices = {name: (_backend(session), session.device) for name, session in sessions.items()}
-        rescorers = _rescorers(entries, threads, stack)
-        detectors = {
-            e.name: SessionDetector(sessions[e.name], contract, e.name, rescorer=rescorers.get(e.name)) for e in entries
-        }
         calls = schedule.rounds * schedule.frames_per_round
         frames = [sample.frame() for sample in data.samples[: min(calls, 64)]]
+        opened = {e.name: open_entry(e, contract, home, frames[0], threads, watched, stack) for e in entries}
+        detectors = {name: model.detector for name, model in opened.items()}
         tick = progress(f"{title}: latency", calls * len(entries))
-        latency = measure_latency(detectors, frames, schedule, threads=threads, tick=tick)
+        with watched.during(f"{title}, models in turns") as watch:
+            latency = measure_latency(detectors, frames, schedule, threads=threads, tick=tick)
+        watched.readings += watch.readings
+        for entry in entries:
+            run_alone(entry, opened[entry.name], frames, plan, watched, progress)
+        end = resident_bytes()
         others = [e for e in entries if e is not reference]
+        sessions = {name: detector.session for name, detector in detectors.items()}
         parity = compare(
             sessions[reference.name],
             {e.name: sessions[e.name] for e in others},
@@ -185,26 +208,15 @@ def _measure_size(
             reference_name=reference.name,
             limits={e.name: LIMITS[contract.output.kind][e.contract.provenance.precision] for e in others},
             workers=usable_cores(),
-            rescorers=rescorers,
+            rescorers={name: model.rescorer for name, model in opened.items() if model.rescorer},
         )
-    candidates = Counter(e.contract.provenance.precision for e in entries if e.role == "candidate")
-    for entry in entries:
-        alone = entry.role == "reference" or candidates[entry.contract.provenance.precision] == 1
-        variant = "" if alone else entry.path.name.removesuffix(".onnx")
-        yield _model(entry, variant, contract, devices[entry.name], latency[entry.name], parity)
-
-
-def _rescorers(entries: list[Entry], threads: int, stack: ExitStack) -> dict[str, SessionRescorer]:
-    """What judges the boxes of each entry again, where its contract names something that does."""
-    # A reference is a checkpoint under the candidates' contract, and companions lie with those.
-    home = next((e for e in entries if e.role == "candidate"), entries[0]).path
-    found = {}
-    for entry in entries:
-        primary = entry.path if entry.role == "candidate" else home
-        rescorer = open_rescorer(entry.contract, primary, threads)
-        if rescorer is not None:
-            found[entry.name] = stack.enter_context(rescorer)
-    return found
+        candidates = Counter(e.contract.provenance.precision for e in entries if e.role == "candidate")
+        for entry in entries:
+            alone = entry.role == "reference" or candidates[entry.contract.provenance.precision] == 1
+            variant = "" if alone else entry.path.name.removesuffix(".onnx")
+            model = opened[entry.name]
+            model.memory = model.memory.model_copy(update={"end": end})
+            yield _model(entry, variant, contract, model, latency[entry.name], parity)
 
 
 def _bytes_of_companion(entry: Entry) -> int:
@@ -262,8 +274,9 @@ def _shared_contract(entries: list[Entry]) -> Contract:
 
 
 def _model(
-    entry: Entry, variant: str, contract: Contract, device: tuple[str, str], latency: Latency, parity: ParityReport
+    entry: Entry, variant: str, contract: Contract, model: Opened, latency: Latency, parity: ParityReport
 ) -> Model:
+    session = model.detector.session
     height, width = entry.size
     accuracy, result = parity.candidates.get(entry.name, (parity.reference, None))
     return Model(
@@ -271,8 +284,8 @@ def _model(
         variant=variant,
         role=entry.role,
         precision=entry.contract.provenance.precision,
-        backend=device[0],
-        device=device[1],
+        backend=_backend(session),
+        device=session.device,
         height=height,
         width=width,
         sha256=sha256_of_file(entry.path),
@@ -282,6 +295,12 @@ def _model(
         accuracy=accuracy,
         parity=result,
         latency=latency,
+        start=model.start,
+        memory=model.memory,
+        sustained=model.sustained,
+        batches=model.batches,
+        batch_note=model.batch_note,
+        trtexec={} if entry.role == "reference" else measuring_commands(entry.path, contract, session.inputs),
         engines=[] if entry.role == "reference" else engine_facts(entry.path),
         contract=entry.contract.model_dump(mode="json"),
     )

@@ -69,10 +69,19 @@ class PrecisionProof(_Part):
         """The same by the type that they write."""
         return self._by_type("writes")
 
-    def _by_type(self, side: Literal["reads", "writes"]) -> str:
+    @property
+    def macs_read(self) -> dict[str, int]:
+        """MACs by the type that is read."""
+        return self._macs_by("reads")
+
+    def _macs_by(self, side: Literal["reads", "writes"]) -> dict[str, int]:
         macs: dict[str, int] = {}
         for group in self.convolutions:
             macs[getattr(group, side)] = macs.get(getattr(group, side), 0) + group.macs
+        return macs
+
+    def _by_type(self, side: Literal["reads", "writes"]) -> str:
+        macs = self._macs_by(side)
         shares = {name: f"{name} {100 * part / self.macs:.1f} %" for name, part in macs.items() if self.macs}
         return ", ".join(shares[name] for name in sorted(shares, key=lambda name: -macs[name])) or "no convolutions"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -37,6 +38,9 @@ def run(
     ] = None,
     overlay: Annotated[
         Path | None, typer.Option(metavar="OUT.mp4", help="Write a video with marks, or a folder of pictures.")
+    ] = None,
+    timing: Annotated[
+        Path | None, typer.Option(metavar="OUT.json", help="Write the run's times, for 'irforge report'.")
     ] = None,
     policy: Annotated[
         Literal["lossless", "latest"] | None,
@@ -138,6 +142,13 @@ def run(
         failure = _publish(pipeline, streams, outputs, limit)
     for line in pipeline.counts.lines():
         typer.echo(line)
+    if timing is not None:
+        from irforge.runtime.report.run_timing import run_timing, write_run_timing
+
+        command = shlex.join(["irforge", "run", str(model), *sources])
+        names = [stream.name for stream in streams]
+        told = run_timing(pipeline.counts, command=command, detector=repr(steps), sources=names, policy=pipeline.policy)
+        write_run_timing(told, timing)
     if failure is not None:
         raise failure
 

@@ -144,6 +144,30 @@ def test_the_command_writes_a_report_that_holds_the_command(spot_model, data: Pa
     assert "spot 64 × 64" in done.stdout and str(out) in done.stdout
 
 
+def test_minutes_and_batches_are_asked_for_by_option(spot_model, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r.json"
+    options = ["--rounds", "2", "--frames-per-round", "1", "--sustained", "1", "--batches", "2,1", "--watch", "0"]
+    done = run(spot_model(), spot_model("fixed.onnx", batch=1), "--data", data, *options, "-o", out)
+    assert done.returncode == 0, done.stderr
+    report = read_report(out)
+    free, fixed = report.models
+    assert [point.batch for point in free.batches] == [1, 2] and free.sustained and free.sustained.seconds >= 1
+    assert fixed.sustained and fixed.batch_note == "its batch is fixed at 1"
+    assert not report.readings and "nobody asked" in report.readings_note
+    done = run(spot_model(), "--data", data, "--batches", "1,two", "-o", tmp_path / "x.json")
+    assert done.returncode == 2 and "'1,two' are no batches" in done.stderr
+
+
+def test_the_first_model_bears_the_loading_of_its_library_and_says_so(spot_model, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r.json"
+    model = spot_model()
+    options = ["--rounds", "1", "--frames-per-round", "1", "-o", out]
+    assert run(model, as_precision(model, "int8"), "--data", data, *options).returncode == 0
+    first, second = (m.start for m in read_report(out).models)
+    assert first.loaded == ["onnxruntime"] and second.loaded == []
+    assert first.opening > second.opening
+
+
 def test_check_fails_with_its_own_code_and_the_report_is_still_there(spot_model, data: Path, tmp_path: Path) -> None:
     good, out = spot_model(), tmp_path / "r.json"
     blind = load_model(good)

@@ -23,7 +23,7 @@ CLOCKS = (
     ("host", "Host to host", "the bare session: tensor in, tensor out"),
     ("gpu", "GPU only", "the device's own clock"),
 )
-STAGES = ("prepare", "infer", "decode")
+STAGES = ("prepare", "infer", "decode", "rescore")
 
 
 def latency(report: Report) -> Markup:
@@ -70,28 +70,26 @@ def _clock(models: list[tuple[Model, Latency]], clock: str, title: str, meaning:
 
 
 def _stages(report: Report) -> Markup:
-    keys = "".join(f'<span><span class="key {stage}"></span>{stage}</span>' for stage in STAGES)
+    used = {name for m in report.models if m.latency for name, _ in charts.stages(m.latency)}
+    keys = "".join(f'<span><span class="key {stage}"></span>{stage}</span>' for stage in STAGES if stage in used)
     parts = [
         heading("Where the time goes", "mean times, because only means add up"),
         Markup(f'<div class="legend">{keys}</div>'),
     ]
     for size in report.sizes:
-        here = [(m, m.latency) for m in report.at_size(size) if m.latency]
-        longest = max((sum(_means(times)) for _, times in here), default=0)
+        here = [
+            (m, [(name, t.mean) for name, t in charts.stages(m.latency)], m.latency)
+            for m in report.at_size(size)
+            if m.latency
+        ]
+        longest = max((sum(mean for _, mean in means) for _, means, _ in here), default=0)
         bars = []
-        for model, times in here:
-            prepare, infer, decode = (milliseconds(v) for v in _means(times))
-            figures = f"{prepare} + <b>{infer}</b> + {decode} ms"
-            if times.rescore:
-                figures += f" + {milliseconds(times.rescore.mean)} ms of re-scoring"
-            bars.append(_bar(model, charts.stage_bar(times, longest), figures))
+        for model, means, times in here:
+            words = [f"<b>{milliseconds(v)}</b>" if name == "infer" else milliseconds(v) for name, v in means]
+            bars.append(_bar(model, charts.stage_bar(times, longest), f"{' + '.join(words)} ms"))
         if bars:
             parts += [heading(size_text(*size)), _bars(bars)]
     return joined(parts)
-
-
-def _means(times: Latency) -> tuple[float, float, float]:
-    return times.prepare.mean, times.host.mean, times.decode.mean
 
 
 def _bar(model: Model, svg: str, figures: str) -> str:

@@ -43,13 +43,17 @@ Row = Sequence[str | Cell]
 
 def table(headers: Sequence[str], rows: Iterable[Row]) -> Markup:
     """A table whose first column names the row; on a narrow screen each row becomes a list of label and value."""
-    head = "".join(f'<th scope="col">{text(h)}</th>' for h in headers)
-    body = []
+    body: list[str] = []
+    words: set[int] = set()
     for first, *rest in rows:
         lead = first.value if isinstance(first, Cell) else first
-        cells = (c if isinstance(c, Cell) else Cell(c) for c in rest)
+        cells = [c if isinstance(c, Cell) else Cell(c) for c in rest]
+        words |= {k for k, cell in enumerate(cells, 1) if "text" in cell.style.split()}
         labelled = "".join(c.render(h) for c, h in zip(cells, headers[1:], strict=True))
         body.append(f'<tr><th scope="row">{text(lead)}</th>{labelled}</tr>')
+    # A heading stands where what it heads does: words to the left, figures to the right.
+    styles = (' class="text"' if k in words else "" for k in range(len(headers)))
+    head = "".join(f'<th scope="col"{style}>{text(h)}</th>' for h, style in zip(headers, styles, strict=True))
     parts = f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody>"
     return Markup(f'<div class="card"><table class="stack">{parts}</table></div>')
 

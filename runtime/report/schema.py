@@ -16,68 +16,31 @@ from pydantic import Field, ValidationError, model_validator
 from irforge.errors import ArtifactError
 from irforge.files import write_text
 from irforge.runtime.report.figures import Accuracy, OutputKind, Parity, Part
+from irforge.runtime.report.times import BatchPoint, ColdStart, Distribution, Latency, Memory, Readings, Sustained
 
-SCHEMA_VERSION = "1.1"
+__all__ = [
+    "Data",
+    "Distribution",
+    "EngineFacts",
+    "Environment",
+    "Finding",
+    "Latency",
+    "Model",
+    "Report",
+    "json_schema",
+    "parse_report",
+    "read_report",
+    "write_report",
+]
 
-
-class Distribution(Part):
-    """Times of `n` calls in milliseconds, none left out. Percentiles are measured values (nearest rank from above);
-    `jitter` is p99 - p50."""
-
-    n: int = Field(gt=0)
-    min: float = Field(ge=0)
-    mean: float
-    p50: float
-    p90: float
-    p99: float
-    max: float
-    jitter: float = Field(ge=0)
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Distribution:
-        if not self.min <= self.p50 <= self.p90 <= self.p99 <= self.max:
-            raise ValueError("a distribution needs min <= p50 <= p90 <= p99 <= max")
-        if not self.min <= self.mean <= self.max:
-            raise ValueError("a mean lies between min and max")
-        if abs(self.jitter - (self.p99 - self.p50)) > 1e-6 + 1e-9 * self.p99:
-            raise ValueError("jitter is p99 - p50")
-        return self
-
-
-class Latency(Part):
-    """The three clocks and the host's own stages around the session, whose stage is `host`.
-
-    `gpu` is null where no device tells its time, and `gpu_note` says why. `rescore` is null without a companion that
-    judges the boxes again; `frame` holds its time too.
-    """
-
-    gpu: Distribution | None
-    gpu_note: str = ""
-    host: Distribution
-    frame: Distribution
-    prepare: Distribution
-    decode: Distribution
-    rescore: Distribution | None = None
-    threads: int = Field(gt=0)
-    rounds: int = Field(gt=0)
-    frames_per_round: int = Field(gt=0)
-    warm_up: int = Field(ge=0)
-
-    @model_validator(mode="after")
-    def _complete(self) -> Latency:
-        calls = self.rounds * self.frames_per_round
-        parts = (self.host, self.frame, self.prepare, self.decode, self.gpu, self.rescore)
-        if any(part is not None and part.n != calls for part in parts):
-            raise ValueError(f"every clock needs all {calls} calls: nothing is clipped")
-        if self.gpu is None and not self.gpu_note:
-            raise ValueError("a missing GPU clock needs its reason")
-        return self
+SCHEMA_VERSION = "1.2"
 
 
 class EngineFacts(Part):
     """What a compiled plan says of itself for the GPUs that share one program; a null was not in the plan.
 
-    Shares (0..1) are of the convolution MACs that both read and write a type; `reads`, `writes` name all types.
+    Shares (0..1) are of the convolution MACs that both read and write a type; `reads`, `writes` name all types. `macs`
+    are a frame batch's, by the type that is read; empty where they are not known. `tf32`: FP32 may compute in TF32.
     """
 
     file: str
@@ -92,11 +55,18 @@ class EngineFacts(Part):
     bytes_moved: int | None = None
     peak_bytes: int | None = None
     weight_bytes: dict[str, int] = Field(default_factory=dict)
+    macs: dict[str, int] = Field(default_factory=dict)
+    tf32: bool | None = None
     notes: list[str] = Field(default_factory=list)
 
 
 class Model(Part):
-    """One file, or the reference, at one size. `variant` tells it from another file of that size and precision."""
+    """One file, or the reference, at one size. `variant` tells it from another file of that size and precision.
+
+    `batches` is empty where no batch was asked for or the graph's is fixed, and `batch_note` then says which. `trtexec`
+    holds the command that measures the same file with NVIDIA's tool, by its major version. These, `start`, `memory` and
+    `sustained` are not in reports of schema 1.1 and before.
+    """
 
     name: str
     variant: str = ""
@@ -113,6 +83,12 @@ class Model(Part):
     accuracy: Accuracy | None
     parity: Parity | None
     latency: Latency | None
+    start: ColdStart | None = None
+    memory: Memory | None = None
+    sustained: Sustained | None = None
+    batches: list[BatchPoint] = Field(default_factory=list)
+    batch_note: str = ""
+    trtexec: dict[str, str] = Field(default_factory=dict)
     engines: list[EngineFacts] = Field(default_factory=list)
     contract: dict[str, Any]
 
@@ -151,7 +127,11 @@ class Finding(Part):
 
 
 class Report(Part):
-    """See the module's first lines. One kind of output for all models; `findings` come worst first."""
+    """See the module's first lines. One kind of output for all models; `findings` come worst first.
+
+    `readings` were taken while the models took turns, a size after the other; `readings_note` says what could not be
+    read, and why.
+    """
 
     schema_version: str = SCHEMA_VERSION
     irforge_version: str
@@ -162,6 +142,8 @@ class Report(Part):
     environment: Environment
     models: list[Model] = Field(min_length=1)
     findings: list[Finding]
+    readings: list[Readings] = Field(default_factory=list)
+    readings_note: str = ""
     seconds: float = Field(ge=0)
 
     @model_validator(mode="after")

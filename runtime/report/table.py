@@ -14,9 +14,11 @@ from irforge.runtime.report.wording import (
     chosen_engine,
     count,
     milliseconds,
+    per_second,
     plural,
     precision_name,
     ratio,
+    signed,
     size_text,
 )
 
@@ -29,9 +31,32 @@ def print_report(report: Report, console: Console | None = None) -> None:
     out = console or Console()
     for size in report.sizes:
         out.print(summary_table(report, size))
+    for line in (line for model in report.models for line in _lasting(model)):
+        out.print(line, soft_wrap=True, highlight=False)
     for finding in report.findings:
         mark = Text(f" {_MARKS[finding.level]} ", style=_COLOURS[finding.level])
         out.print(mark.append(finding.text, style="default"), soft_wrap=True)
+
+
+def _lasting(model: Model) -> list[str]:
+    """How the model held out over minutes, and what batches gain, where that was measured."""
+    name = f" {precision_name(model)}, {size_text(model.height, model.width)}"
+    lines = []
+    kept = model.sustained
+    if kept:
+        drift = "" if kept.p99_drift is None else f", which drifted by {signed(100 * kept.p99_drift, 1)} %"
+        lines.append(
+            f"{name}: {kept.seconds:.0f} s without a pause at {per_second(kept.frames_per_second)} frames a second, "
+            f"p99 {milliseconds(kept.frame.p99)} ms{drift}"
+        )
+    if model.batches:
+        points = (
+            f"{per_second(p.frames_per_second)} at {p.batch} ({milliseconds(p.run.p50)} ms)" for p in model.batches
+        )
+        lines.append(f"{name}: frames a second by batch, and a run's p50: {', '.join(points)}")
+    if model.batch_note:
+        lines.append(f"{name}: {model.batch_note}")
+    return lines
 
 
 def summary_table(report: Report, size: tuple[int, int]) -> Table:

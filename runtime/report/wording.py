@@ -16,6 +16,11 @@ def milliseconds(value: float) -> str:
     return f"{value:.{digits}f}"
 
 
+def per_second(value: float) -> str:
+    """Frames a second, with as many digits as milliseconds have."""
+    return milliseconds(value)
+
+
 def quantity(value: int | float | None) -> str:
     """Bytes in decimal units."""
     if value is None:

@@ -266,7 +266,7 @@ def test_a_written_report_fits_the_schema_and_reads_back_equal(example: Report, 
         (lambda r: r["models"][0]["accuracy"].update(kind="boxes"), "models.0.accuracy.boxes"),
         (lambda r: r.update(extra=1), "extra"),
         (lambda r: r.pop("command"), "command"),
-        (lambda r: r.update(schema_version="2.0"), "schema 2.0, this irforge reads 1.1"),
+        (lambda r: r.update(schema_version="2.0"), "schema 2.0, this irforge reads 1.2"),
     ],
 )
 def test_a_report_that_contradicts_itself_is_one_line(example: Report, tmp_path: Path, edit, message: str) -> None:
@@ -442,7 +442,7 @@ def test_the_terminal_table_shows_whole_figures(example: Report, columns: int) -
 
 def test_report_command_writes_the_page_beside_the_report(example: Report, tmp_path: Path, capsys) -> None:
     write_report(example, tmp_path / "r.json")
-    show(tmp_path / "r.json", None)
+    show([tmp_path / "r.json"], None)
     assert (tmp_path / "r.html").read_text() == render(example)
     assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "r.html")
 
