@@ -13,6 +13,8 @@ $(STAMP):
 	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[train,video,rtx,measure,rescore,live,track,test]'
 	@# By itself, because it asks for another build of OpenCV than the headless one.
 	$(BIN)/python -m pip install --quiet --no-compile --no-deps 'trackers>=2.6,<3'
+	@# Triton's schemas, for a test; its dependencies would ask for an older protobuf.
+	$(BIN)/python -m pip install --quiet --no-compile --no-deps tritonclient
 	touch $@
 
 demo: setup

@@ -70,7 +70,7 @@ class OrtSession:
         options.inter_op_num_threads = 1
         if threads is not None:
             options.intra_op_num_threads = threads
-        if _has_half_scales(model):
+        if has_half_scales(model):
             # ONNX Runtime would make QLinearConcat of a concat between FP16 Q/DQ, which it then refuses itself.
             options.add_session_config_entry("session.disable_quant_qdq", "1")
         self._path = path
@@ -155,7 +155,7 @@ class OrtSession:
         self.close()
 
 
-def _has_half_scales(model: ModelProto) -> bool:
+def has_half_scales(model: ModelProto) -> bool:
     halves = {tensor.name for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT16}
     return any(node.op_type == "DequantizeLinear" and node.input[1] in halves for node in model.graph.node)
 

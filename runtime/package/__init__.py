@@ -1,0 +1,1 @@
+"""Packages: what other programs than irforge need to run a deployable. One file a target, one line in the registry."""
