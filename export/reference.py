@@ -28,7 +28,8 @@ class TorchSession:
         threads: torch threads while it runs; None leaves torch's setting.
         plain: run the network as research code does: the gray frame copied to three channels and normalised outside
             of a three-channel network. The baseline that speed-ups are stated against; its values are the same.
-        size: (height, width) to report instead of the contract's; eager torch takes any multiple of the stride.
+        size: (height, width) to report instead of the contract's, ("H", "W") for any: eager torch takes all multiples
+            of the stride.
         trust: load a pickled checkpoint.
 
     Raises:
@@ -48,7 +49,7 @@ class TorchSession:
         *,
         threads: int | None = None,
         plain: bool = False,
-        size: tuple[int, int] | None = None,
+        size: tuple[int | str, int | str] | None = None,
         trust: bool = False,
     ) -> None:
         deployable, contract = load_deployable(checkpoint, trust=trust)

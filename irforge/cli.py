@@ -32,9 +32,12 @@ VERBS = {
     "unroll": ("irforge.export.unroll", "unroll", "Spell a graph out for compilers, right before building."),
     "build": ("irforge.runtime.build", "build", "Compile an engine, GPU or not, and prove its precision."),
     "run": ("irforge.runtime.run", "run", "Detect in a folder or a video."),
+    "batch": ("irforge.runtime.batch", "batch", "Detect in an archive of videos, and resume."),
     "live": ("irforge.runtime.live.watch", "live", "Watch a detector at work on a web page."),
     "bench": ("irforge.bench", "bench", "Measure what each precision costs and gains."),
+    "compare": ("irforge.compare", "compare", "Set different detectors side by side on the same frames."),
     "report": ("irforge.runtime.report.show", "report", "Show a measurement as a page and a table."),
+    "package": ("irforge.runtime.package.pack", "package", "Write what Triton or DeepStream needs, or a folder."),
     "doctor": ("irforge.doctor", "doctor", "Say what this machine can do and what to install."),
 }
 

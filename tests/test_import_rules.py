@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "calib": {"calib", "runtime"},
 }
 # The front door composes stages, inside functions only.
-COMPOSERS = {"irforge", "irforge.cli", "irforge.bench", "irforge.doctor", "irforge.demo"}
+COMPOSERS = {"irforge", "irforge.cli", "irforge.bench", "irforge.compare", "irforge.doctor", "irforge.demo"}
 
 HEAVY = {
     *("numpy", "torch", "onnx", "onnxruntime", "onnxscript", "cv2", "tensorrt", "tensorrt_rtx"),
