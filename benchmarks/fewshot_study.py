@@ -208,7 +208,7 @@ class Study:
         }
         if self.pcb and novel:
             shots = open_dataset(self.recipe(step).data[0].data, self.data_root)
-            support = support_boxes(shots, contract)
+            support = list(support_boxes(shots, contract))
             for limit in (None, *LIMITS):
                 rescorer = pcb_rescorer(_encoder(), support, contract.output.classes, judged=novel, limit=limit)
                 again = judge_again(found, judged.dataset, contract, rescorer)

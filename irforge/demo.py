@@ -1,8 +1,9 @@
 """The main job on what ships with the package: `python -m irforge.demo --out out`.
 
 Trained weights become FP32, FP16 and INT8 deployables at two sizes, each is compiled for five GPU generations, and all
-are measured against the trained network, into a report. Every step is the function behind the command of that name; a
-step whose inputs and code have not changed since the last time is not done again.
+are measured against the trained network, into a report. The INT8 one then follows a drone in a video. Every step is the
+function behind the command of that name; a step whose inputs and code have not changed since the last time is not done
+again.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from irforge.errors import ArtifactError, run_command
+from irforge.errors import ArtifactError, EnvironmentFault, run_command
 from irforge.files import sha256_of_file, sha256_of_json, write_json, write_text
 
 if TYPE_CHECKING:
@@ -54,9 +55,12 @@ def demo(
     once(out, "bench", inputs, [figures], lambda: write_report(measured(models, checkpoint), figures))
     report = read_report(figures)
     write_text(out / "report.html", render(report))
-    overlay(out / f"{stem(SMALL)}.int8.onnx", out / "overlay.png")
+    int8 = out / f"{stem(SMALL)}.int8.onnx"
+    overlay(int8, out / "overlay.png")
     print_report(report)
-    typer.echo(f"\n{out / 'report.html'} (the same as JSON: {out / 'report.json'}), {perf_counter() - start:.0f} s")
+    clip(int8, out / "clip.mp4")
+    page, video = out / "report.html", out / "clip.mp4"
+    typer.echo(f"\n{page} (the same as JSON: {figures}), {video}, {perf_counter() - start:.0f} s")
 
 
 def shipped_weights() -> Path:
@@ -204,6 +208,30 @@ def overlay(model: Path, picture: Path) -> None:
     rows = [np.hstack(tiles[first : first + 3]) for first in (0, 3)]
     with replacing(picture) as temporary:
         cv2.imwrite(str(temporary), np.vstack(rows))
+
+
+def clip(model: Path, video: Path) -> None:
+    """A drone in five seconds of the thermal video that ships with the package, marked and followed.
+
+    Without the tracker's packages it is marked only.
+    """
+    from irforge.runtime.run import run
+    from irforge.runtime.tracking import tracking_packages
+    from irforge.samples import CLIP
+
+    try:
+        tracking_packages()
+        followed = True
+    except EnvironmentFault as missing:
+        typer.echo(f"clip        without tracks: {missing}")
+        followed = False
+    once(
+        video.parent,
+        "clip" if followed else "clip, no tracks",
+        [model, CLIP],
+        [video],
+        lambda: run(model, [str(CLIP)], overlay=video, limit=150, threads=1, track=followed),
+    )
 
 
 def once(out: Path, step: str, inputs: Sequence[Path], outputs: Sequence[Path], action: Callable[[], object]) -> None:

@@ -85,6 +85,15 @@ def test_the_overlay_shows_six_frames(spot_model, tmp_path: Path) -> None:
     assert picture.shape == (1024, 1536, 3)
 
 
+def test_the_demo_ends_on_five_seconds_of_the_video_that_ships(spot_model, tmp_path: Path, capsys) -> None:
+    model = spot_model(size=(256, 256))
+    for _ in range(2):
+        demo.clip(model, tmp_path / "clip.mp4")
+    video = cv2.VideoCapture(str(tmp_path / "clip.mp4"))
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 150 and video.get(cv2.CAP_PROP_FPS) == 30
+    assert capsys.readouterr().out.splitlines()[-1].endswith("clip.mp4, up to date")
+
+
 def test_files_are_named_as_cameras_are_sold() -> None:
     assert demo.stem(demo.SMALL) == "mshnet" and demo.stem(demo.HEADLINE) == "mshnet.640x512"
 
@@ -102,8 +111,8 @@ def test_the_demo_makes_every_file_it_names_without_data_from_elsewhere_and_repe
     assert {f"{s}.onnx" for s in stems} <= names
     engines = [f"{s}{kind}.rtx.engine" for s in stems for kind in ("", ".sm75")]
     assert {f"{engine}{end}" for engine in engines for end in ("", ".json")} <= names
-    assert {"report.json", "report.html", "overlay.png"} <= names
+    assert {"report.json", "report.html", "overlay.png", "clip.mp4"} <= names
     assert str(tmp_path / "out" / "report.html") in first.stdout.splitlines()[-1]
     again = subprocess.run(command, capture_output=True, text=True, env=surroundings, cwd=tmp_path)
     assert again.returncode == 0
-    assert again.stdout.count("up to date") == 22
+    assert again.stdout.count("up to date") == 23
