@@ -214,6 +214,8 @@ def test_no_stage_reads_or_levels_frames_on_its_own() -> None:
     own = re.compile(r"cv2\.(imread|imdecode|createCLAHE|equalizeHist|normalize)|from PIL|import PIL|Image\.open")
     modules = [path for stage in ("train", "export", "calib", "runtime") for path in (root / stage).rglob("*.py")]
     assert len(modules) > 5
+    # Packages carry a reader of frames to where irforge is not; test_folder.py holds it to irforge's.
+    modules = [path for path in modules if path.parent.name != "standalone"]
     assert [str(path) for path in modules if own.search(path.read_text())] == []
 
 

@@ -4,28 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from irforge.contract import InputSpec, Normalization, OutputSpec, Squash, TensorSpec
 from irforge.train.detectors.base import Deployable, MaskLoss, Normalise
+from irforge.train.detectors.mask_network import MaskNetwork, Outputs
 from irforge.train.ops.mask_losses import deep_supervision, mixed_loss, weights_of
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-
-Outputs = tuple[list[Tensor], Tensor]
-"""(heads, final): logits that training supervises besides, finest first, N x 1 x H / 2^k x W / 2^k; and those of the
-prediction, N x 1 x H x W."""
-
-
-class MaskNetwork(nn.Module):
-    """A network x -> `Outputs`, of x normalised, N x in_channels x H x W with sides that are multiples of `stride`."""
-
-    stride: ClassVar[int]
-    in_channels: int
 
 
 class MaskDeployable(Deployable):

@@ -11,7 +11,7 @@ from typing import Literal, cast
 from torch import Tensor, nn
 
 from irforge.train.detectors.acm.blocks import WIDTHS, Head, gate, resized, stage
-from irforge.train.detectors.masks import MaskNetwork, Outputs
+from irforge.train.detectors.mask_network import MaskNetwork, Outputs
 
 Fusion = Literal["asymmetric", "local", "global"]
 POOLED: dict[str, tuple[bool, bool]] = {"asymmetric": (True, False), "local": (False, False), "global": (True, True)}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from irforge.train.detectors.acm.blocks import WIDTHS, Head, gate, resized, stage
-from irforge.train.detectors.masks import MaskNetwork, Outputs
+from irforge.train.detectors.mask_network import MaskNetwork, Outputs
 
 SHIFTS = (13, 17)
 _DIRECTIONS = ((-1, -1), (-1, 0), (-1, 1), (0, 1))

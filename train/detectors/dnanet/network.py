@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from irforge.train.detectors.masks import MaskNetwork, Outputs
+from irforge.train.detectors.mask_network import MaskNetwork, Outputs
 from irforge.train.detectors.mshnet.network import WIDTHS, stage, upsample
 
 BLOCKS = {"resnet-10": (1, 1, 1, 1), "resnet-18": (2, 2, 2, 2), "resnet-34": (3, 4, 6, 3)}

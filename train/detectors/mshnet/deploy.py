@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from irforge.train.detectors.masks import MaskEntry, Outputs, Published
+from irforge.train.detectors.mask_network import Outputs
+from irforge.train.detectors.masks import MaskEntry, Published
 from irforge.train.detectors.mshnet.network import MSHNet
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from irforge.train.detectors.masks import MaskNetwork, Outputs
+from irforge.train.detectors.mask_network import MaskNetwork, Outputs
 from irforge.train.ops import pooling
 
 WIDTHS = (16, 32, 64, 128, 256)
