@@ -1,37 +1,27 @@
-"""The steps of a few-shot study, each of which leaves one JSON file: whoever finds it there goes on to the next one.
-
-Workers share a folder and nothing else. A step is taken by a lock on a file, which the system lets go when its worker
-dies, so that a run may be killed and started again at any time. Training goes on from its last whole epoch.
-"""
+"""The few-shot study: a base stage for each network, then for each draw of K shots a fine-tuning of each variant."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import io
-import json
-import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from benchmarks import study
 from irforge import files
 from irforge.datasets import open_dataset
-from irforge.errors import UsageError
 from irforge.train.box_evaluation import find_boxes, judge_again, judged_by_name, score_boxes
 from irforge.train.checkpoint import load_deployable, read_contract
 from irforge.train.recipe import Recipe
 from irforge.train.rescoring.encoders import Encoder, load_encoder
 from irforge.train.rescoring.pcb import pcb_rescorer
 from irforge.train.rescoring.support import support_boxes
-from irforge.train.run import FINAL, LAST, run_training
+from irforge.train.run import FINAL
 from irforge.train.surgery import surgery
-
-Say = Callable[[str], None]
 
 
 class Variant(NamedTuple):
@@ -76,8 +66,8 @@ class Step(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Study:
-    """Base training once for each network, then a fine-tuning for each draw of K shots and each variant.
+class Study(study.Study[Step]):
+    """See the module's first line.
 
     Attributes:
         out: the folder of all files.
@@ -123,68 +113,18 @@ class Study:
         recipes = [self.recipe(step), self.recipe(Step(step.network, 0, 0))]
         return files.sha256_of_json([self.test, *(recipe.model_dump(mode="json") for recipe in recipes)])
 
-    def record(self, step: Step) -> dict[str, Any] | None:
-        """What a finished step wrote.
+    def is_ready(self, step: Step) -> bool:
+        return not step.shots or self.record(Step(step.network, 0, 0)) is not None
 
-        Raises:
-            UsageError: it was made by another recipe or on other data.
-        """
-        path = self._file(step, ".json")
-        if not path.is_file():
-            return None
-        found: dict[str, Any] = json.loads(path.read_bytes())
-        if found["key"] != self.key(step):
-            raise UsageError(
-                f"'{path}' was made by another recipe or for other data", "Choose another folder with --out"
-            )
-        return found
+    def keeps(self, step: Step) -> tuple[str, ...]:
+        # What a fine-tuning made can be made again in minutes.
+        return () if step.shots else (FINAL,)
 
-    def run(self, step: Step, say: Say) -> None:
-        """Train and evaluate one step, and write its file."""
-        begin = time.perf_counter()
-        folder = self.out / step.name
-        resumed = (folder / LAST).is_file()
-        say(f"{step.name}: {'goes on' if resumed else 'begins'}")
-        start = self._start(step.network) if step.shots else None
-        weights = folder / FINAL
-        # Between the last epoch and the evaluation there is nothing left to train.
-        if not (resumed and self._is_trained(step, folder)):
-            run_training(self.recipe(step), step.name, folder, resume=resumed, data_root=self.data_root, weights=start)
-        trained = time.perf_counter()
-        record = self._evaluated(step, weights)
-        record |= {"train_seconds": trained - begin, "evaluate_seconds": time.perf_counter() - trained}
-        files.write_json(
-            self._file(step, ".json"), {"step": step.name, "key": self.key(step), "resumed": resumed} | record
-        )
-        if step.shots:
-            # Kept are the bases alone; what a fine-tuning made can be made again in minutes.
-            for name in (LAST, FINAL):
-                (folder / name).unlink(missing_ok=True)
-
-    @contextlib.contextmanager
-    def taken(self, step: Step) -> Iterator[bool]:
-        """True inside where this worker has the step for itself, and it is not done yet."""
-        path = self._file(step, ".lock")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "w") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-                return
-            yield self.record(step) is None
-
-    def _file(self, step: Step, ending: str) -> Path:
-        return self.out / "steps" / f"{step.name}{ending}"
-
-    def _is_trained(self, step: Step, folder: Path) -> bool:
-        weights = folder / FINAL
-        if not weights.is_file():
-            return False
-        return read_contract(weights).provenance.epochs == self.recipe(step).epochs
-
-    def _start(self, network: str) -> Path:
+    def start(self, step: Step) -> Path | None:
         """The base weights after surgery; two workers may make them at once, and make the same."""
+        if not step.shots:
+            return None
+        network = step.network
         path = self.out / f"start-{network}.safetensors"
         if not path.is_file():
             lines = io.StringIO()
@@ -194,7 +134,7 @@ class Study:
             files.write_text(path.with_suffix(".txt"), lines.getvalue())
         return path
 
-    def _evaluated(self, step: Step, weights: Path) -> dict[str, Any]:
+    def measured(self, step: Step, weights: Path) -> dict[str, Any]:
         deployable, contract = load_deployable(weights)
         dataset = open_dataset(self.test, self.data_root)
         before = read_contract(self.out / f"base-{step.network}" / FINAL).output.classes
@@ -242,20 +182,3 @@ def _encoder() -> Encoder:
     if not _ENCODERS:
         _ENCODERS.append(RememberingEncoder(load_encoder("efficientnet-lite0")[0]).eval())
     return _ENCODERS[0]
-
-
-def work(study: Study, say: Say) -> None:
-    """Take steps until none is left; where other workers have all that can be done now, wait for them."""
-    while any(study.record(step) is None for step in study.steps):
-        for step in study.steps:
-            base = Step(step.network, 0, 0)
-            if study.record(step) is not None or (step.shots and study.record(base) is None):
-                continue
-            with study.taken(step) as mine:
-                if mine:
-                    study.run(step, say)
-                    break
-        else:
-            time.sleep(2)
-        done = sum(study.record(step) is not None for step in study.steps)
-        say(f"{done} of {len(study.steps)} steps are done")

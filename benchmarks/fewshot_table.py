@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from irforge.metrics.fewshot import Interval, mean_interval, paired_gain
+from benchmarks.study import verdict
+from irforge.metrics.fewshot import mean_interval, paired_gain
 
 Figures = Mapping[tuple[str, int, int], Mapping[str, float]]
 """(variant, K, seed) -> figures by name; a variant's name ends in `+pcb` where its boxes were judged again, and in
@@ -66,13 +67,6 @@ def markdown(found: Mapping[str, Any]) -> str:
         cells = " | ".join(_interval(row.get(name), signed=True) for name in COMPARED)
         lines.append(f"| {row['shots']} | {row['what']} | {row['seeds']} | {cells} | {row['verdict']} |")
     return "\n".join(lines) + "\n"
-
-
-def verdict(gain: Interval) -> str:
-    """What an interval supports: `gain` or `loss` where it has 0 outside, else nothing."""
-    if gain.half is None:
-        return "one draw shows nothing"
-    return "gain" if gain.is_above(0) else "loss" if gain.is_below(0) else "not shown"
 
 
 def _seeds(figures: Figures, variant: str, shots: int) -> list[int]:

@@ -1,19 +1,16 @@
 """What the SLS loss gains for networks it was not made for: `python benchmarks/sls.py -o runs/sls --minutes 75`.
 
 DNA-Net and ACM train by the loss they were published with, and by SLS, from the same seeds on the same crops. Each
-finished run is a file in OUT/runs: the same command goes on where it stopped, by --minutes, by Ctrl-C or by a kill.
+finished run is a file in OUT/steps: the same command goes on where it stopped, by --minutes, by Ctrl-C or by a kill.
 `--table` prints what there is so far.
 """
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -42,9 +39,8 @@ def sls(
 ) -> None:
     """Networks with their published loss and with SLS side by side, with intervals over seeds."""
     begin = time.monotonic()
-    import torch
-
-    from benchmarks.sls_study import WITHOUT, Study, work
+    from benchmarks.sls_study import WITHOUT, Study
+    from benchmarks.study import run_study
     from irforge.train.recipe import read_recipe
 
     names = [name.strip() for name in networks.split(",")]
@@ -57,46 +53,8 @@ def sls(
     if table:
         show(study)
         return
-    share = threads or max((os.cpu_count() or 1) // jobs, 1)
-    torch.set_num_threads(share)
-    end = None if minutes is None else begin + 60 * minutes
-
-    def say(text: str) -> None:
-        typer.echo(f"{(time.monotonic() - begin) / 60:6.1f} min  {text}", err=True)
-
-    helpers = [helper(out, number, share, end) for number in range(1, jobs)]
-    before = signal.signal(signal.SIGALRM, interrupt)
-    try:
-        if end is not None:
-            signal.setitimer(signal.ITIMER_REAL, max(end - time.monotonic(), 0.001))
-        work(study, say)
-    except KeyboardInterrupt:
-        if end is None or time.monotonic() < end:
-            raise
-        say("the time is over; the same command goes on")
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-        for child in helpers:
-            if child.poll() is None:
-                child.send_signal(signal.SIGINT)
-        for child in helpers:
-            child.wait()
+    run_study(study, minutes=minutes, jobs=jobs, threads=threads, begin=begin)
     show(study)
-
-
-def interrupt(number: int, frame: Any) -> None:
-    raise KeyboardInterrupt
-
-
-def helper(out: Path, number: int, threads: int, end: float | None) -> subprocess.Popen[bytes]:
-    """Another worker on the same folder: this command with one job, and the time that is left."""
-    command = [sys.executable, str(Path(__file__).resolve()), *sys.argv[1:], "--jobs", "1", "--threads", str(threads)]
-    if end is not None:
-        command += ["--minutes", str(max((end - time.monotonic()) / 60, 0.01))]
-    out.mkdir(parents=True, exist_ok=True)
-    with open(out / f"worker{number}.log", "ab") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log)
 
 
 def show(study: Study) -> None:

@@ -15,10 +15,11 @@ from typing import Annotated, Literal
 import typer
 
 from irforge.errors import EnvironmentFault, run_command
+from irforge.runtime import options
 
 
 def live(
-    model: Annotated[Path, typer.Argument(help="The deployable: an .onnx file, or an engine with its sidecar.")],
+    model: options.ModelFile,
     source: Annotated[
         str,
         typer.Argument(
@@ -41,43 +42,27 @@ def live(
         Literal["lossless", "latest"],
         typer.Option(help="Where frames come faster than they are done: drop the oldest, or make the source wait."),
     ] = "latest",
-    backend: Annotated[str | None, typer.Option(help="Instead of the fastest one here.")] = None,
+    backend: options.Backend = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
     threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="Score threshold to begin with, instead of the contract's.")
     ] = None,
-    tile: Annotated[
-        int | None,
-        typer.Option(min=0, metavar="OVERLAP", help="Cut frames into tiles of the model's size that overlap: 32, say."),
-    ] = None,
-    track: Annotated[bool, typer.Option("--track", help="Follow targets from frame to frame.")] = False,
-    track_by: Annotated[
-        Literal["centre", "overlap"], typer.Option(help="Overlap is for targets of 20 pixels and more.")
-    ] = "centre",
-    track_reach: Annotated[
-        float, typer.Option(min=0.1, metavar="PIXELS", help="From where a track's target is expected, by centre.")
-    ] = 12.0,
-    track_confirm: Annotated[int, typer.Option(min=1, metavar="N", help="Frames in a row that make a track.")] = 3,
-    size: Annotated[
-        str | None, typer.Option(metavar="WxH", help="Of raw frames as stored, or what to ask for.")
-    ] = None,
-    bit_depth: Annotated[
-        int | None, typer.Option(min=8, max=16, help="Of raw frames, instead of the contract's.")
-    ] = None,
-    big_endian: Annotated[bool, typer.Option("--big-endian", help="Raw levels have their high byte first.")] = False,
-    telemetry: Annotated[str, typer.Option(metavar="TOP,BOTTOM", help="Rows to cut off.")] = "0,0",
-    shutter: Annotated[bool, typer.Option("--shutter", help="Flag frames of a closed shutter.")] = False,
-    dead_pixels: Annotated[
-        str | None, typer.Option(metavar="MASK", help="Fill dead pixels: a mask file, or flat:SOURCE to learn it from.")
-    ] = None,
-    column_noise: Annotated[bool, typer.Option("--column-noise", help="Take column offsets away.")] = False,
-    invert: Annotated[bool, typer.Option("--invert", help="Turn black-hot to white-hot.")] = False,
-    smooth_gain: Annotated[
-        float | None,
-        typer.Option(min=0.001, max=1, metavar="WEIGHT", help="Smooth gain control over time: 0.05, say."),
-    ] = None,
-    trust_engine: Annotated[bool, typer.Option(help="Load an engine that no sidecar vouches for.")] = False,
-    custom_ops: Annotated[str, typer.Option(help="Of an .onnx file: body, or plugin for native operators.")] = "body",
+    tile: options.Tile = None,
+    track: options.Track = False,
+    track_by: options.TrackBy = "centre",
+    track_reach: options.TrackReach = 12.0,
+    track_confirm: options.TrackConfirm = 3,
+    size: options.Size = None,
+    bit_depth: options.BitDepth = None,
+    big_endian: options.BigEndian = False,
+    telemetry: options.Telemetry = "0,0",
+    shutter: options.Shutter = False,
+    dead_pixels: options.DeadPixels = None,
+    column_noise: options.ColumnNoise = False,
+    invert: options.Invert = False,
+    smooth_gain: options.SmoothGain = None,
+    trust_engine: options.TrustEngine = False,
+    custom_ops: options.CustomOps = "body",
 ) -> None:
     """Show a detector at work on a web page: the stream with its marks, latency, threshold and gain.
 

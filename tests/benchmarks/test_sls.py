@@ -94,11 +94,11 @@ def test_a_study_goes_on_where_it_stopped(
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Study, "run", cut)
         sls(out, **settings)
-    first = (out / "runs" / "acm-published-seed0.json").read_text()
+    first = (out / "steps" / "acm-published-seed0.json").read_text()
     sls(out, **settings)
-    assert (out / "runs" / "acm-published-seed0.json").read_text() == first
-    assert len(list((out / "runs").glob("*.json"))) == 4
-    record = json.loads((out / "runs" / "acm-sls-seed1.json").read_text())
+    assert (out / "steps" / "acm-published-seed0.json").read_text() == first
+    assert len(list((out / "steps").glob("*.json"))) == 4
+    record = json.loads((out / "steps" / "acm-sls-seed1.json").read_text())
     assert record["frames"] == 4 and 0 <= record["figures"]["IoU"] <= 1
     shown = capsys.readouterr().out
     assert (out / "table.md").read_text() in shown
@@ -115,21 +115,21 @@ def test_unknown_networks_are_refused(tmp_path: Path) -> None:
 
 def test_a_gain_is_claimed_only_where_the_interval_has_no_zero(tmp_path: Path) -> None:
     study = study_of(tmp_path, tmp_path, seeds=3)
-    (tmp_path / "runs").mkdir()
+    (tmp_path / "steps").mkdir()
     pairs = [(0.50, 0.56), (0.60, 0.65), (0.40, 0.47)]
     for seed, values in enumerate(pairs):
         for arm, iou in zip((False, True), values, strict=True):
             step = Step("acm", arm, seed)
             pd = 0.9 if arm else 0.8 + 0.1 * seed
             record = {"key": study.key(step), "frames": 4, "figures": {"IoU": iou, "Pd": pd, "Fa": 2e-6}}
-            (tmp_path / "runs" / f"{step.name}.json").write_text(json.dumps(record))
+            (tmp_path / "steps" / f"{step.name}.json").write_text(json.dumps(record))
     found = summary(study)
     plain, ours, gain = found["rows"]
     assert plain["IoU"]["mean"] == pytest.approx(0.5) and ours["IoU"]["mean"] == pytest.approx(0.56)
     assert gain["IoU"]["mean"] == pytest.approx(0.06) and gain["verdict"] == "gain"
     assert gain["Pd"]["mean"] == pytest.approx(0) and gain["Pd"]["half"] > 0.1
     assert "| acm | difference | 3 | +0.060 ± 0.025 | - |" in markdown(found)
-    (tmp_path / "runs" / "acm-sls-seed2.json").unlink()
-    (tmp_path / "runs" / "acm-sls-seed1.json").unlink()
+    (tmp_path / "steps" / "acm-sls-seed2.json").unlink()
+    (tmp_path / "steps" / "acm-sls-seed1.json").unlink()
     *_, alone = summary(study)["rows"]
     assert alone["seeds"] == 1 and alone["verdict"] == "one seed shows nothing"
