@@ -17,6 +17,8 @@ DETECTORS = {
     "acm": "irforge.train.detectors.acm.deploy:ACM",
     "alcnet": "irforge.train.detectors.alcnet.deploy:ALCNET",
     "dna-net": "irforge.train.detectors.dnanet.deploy:DNANET",
+    "fcos-rfla": "irforge.train.detectors.fcos.deploy:FCOS_RFLA",
+    "centernet": "irforge.train.detectors.centernet.deploy:CENTERNET",
     "oscar": "irforge.train.detectors.oscar.deploy:OSCAR",
     "lcm": "irforge.train.detectors.classical.deploy:LCM",
     "mpcm": "irforge.train.detectors.classical.deploy:MPCM",

@@ -119,11 +119,15 @@ class Backbone(nn.Module):
             before = after
         self.top_down = TopDown()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def branches(self, x: Tensor) -> list[Tensor]:
+        """The four resolutions, 40 to 320 channels, finest first."""
         branches = [self.stem(x)]
         for transition, stage in zip(self.transitions, self.stages, strict=True):
             branches = stage(transition(branches))
-        merged: Tensor = self.top_down(branches)
+        return branches
+
+    def forward(self, x: Tensor) -> Tensor:
+        merged: Tensor = self.top_down(self.branches(x))
         return merged
 
 

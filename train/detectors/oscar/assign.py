@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from irforge.train.detectors.oscar.head import COARSE_STRIDE, REFINE_STRIDE, cell_points
+from irforge.train.detectors.oscar.head import COARSE_STRIDE, REFINE_STRIDE
+from irforge.train.ops.dense import cell_points
 
 COARSE_SIDE = float(COARSE_STRIDE)
 REFINE_SIDE = 1.5 * REFINE_STRIDE

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from irforge.train.ops.dense import cell_points
+
 COARSE_STRIDE = 8
 REFINE_STRIDE = 4
 GROUPS = 32
@@ -32,13 +34,6 @@ class OscarMaps(NamedTuple):
     noco_logit: Tensor
     coarse_logit: Tensor
     ltrb: Tensor
-
-
-def cell_points(height: int, width: int, stride: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Edge coordinates (x [W], y [H, 1]) of the centres of cells `stride` pixels wide, on the device of `like`."""
-    x = (torch.arange(width, device=like.device).float() + 0.5) * stride
-    y = (torch.arange(height, device=like.device).float() + 0.5) * stride
-    return x, y[:, None]
 
 
 def decode_boxes(maps: OscarMaps) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -12,25 +14,11 @@ from irforge.noco import noco_map
 from irforge.train.detectors.base import BoxBatch, Plane
 from irforge.train.detectors.oscar.assign import Assignment, assign_coarse, assign_refine
 from irforge.train.detectors.oscar.head import REFINE_STRIDE, OscarMaps, decode_boxes
+from irforge.train.ops import dense
+from irforge.train.ops.dense import diou_loss
 
-
-def focal_loss(logits: Tensor, positive: Tensor, alpha: float = 0.25, gamma: float = 3.0) -> Tensor:
-    """Sum over all cells; `positive` holds 1 for targets and 0 for background."""
-    sign = 2 * positive - 1
-    weight = alpha * positive + (1 - alpha) * (1 - positive)
-    wrong = torch.sigmoid(-sign * logits)
-    return -(weight * wrong**gamma * F.logsigmoid(sign * logits)).sum()
-
-
-def diou_loss(boxes: Tensor, targets: Tensor, eps: float = 1e-6) -> Tensor:
-    """1 - IoU + squared distance of the centres / squared diagonal of the enclosing box, [m], of boxes [m, 4]."""
-    low, high = torch.maximum(boxes[:, :2], targets[:, :2]), torch.minimum(boxes[:, 2:], targets[:, 2:])
-    shared = (high - low).clamp_min(0).prod(dim=1)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1) + (targets[:, 2:] - targets[:, :2]).prod(dim=1)
-    outer = torch.maximum(boxes[:, 2:], targets[:, 2:]) - torch.minimum(boxes[:, :2], targets[:, :2])
-    diagonal = outer.clamp_min(0).square().sum(dim=1)
-    apart = (boxes[:, :2] + boxes[:, 2:] - targets[:, :2] - targets[:, 2:]).square().sum(dim=1) / 4
-    return 1 - shared / (areas - shared + eps) + apart / (diagonal + eps)
+focal_loss = partial(dense.focal_loss, gamma=3.0)
+"""As published: a harder focus than the usual 2."""
 
 
 def quality_loss(logits: Tensor, quality: Tensor, beta: float = 2.0) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from irforge.train.detectors.boxes import count_of
 from irforge.train.detectors.glmd.neck import GlmdNeck
 from irforge.train.detectors.twostage.backbone import (
     BLOCKS,
@@ -112,7 +113,7 @@ class TwoStage(nn.Module):
             )
         if bins < 1 or (pyramid and bins != BINS):
             raise ValueError(f"bins is a positive number, and {BINS} with a pyramid; not {bins}")
-        self.class_count = _count(classes, class_count)
+        self.class_count = count_of(classes, class_count)
         self.bins = bins
         self.in_channels = in_channels
         self.rpn_gradient, self.roi_gradient = rpn_gradient, roi_gradient
@@ -190,14 +191,6 @@ class TwoStage(nn.Module):
                 result = result.index_copy(0, mine, pool_boxes(level[sample], some[mine], self.bins, 1 / stride))
             pooled.append(result if self.affine_rcnn is None else self.affine_rcnn(result))
         return torch.cat(pooled)
-
-
-def _count(classes: Sequence[str], count: int) -> int:
-    if isinstance(classes, str) or len(set(classes)) != len(classes):
-        raise ValueError(f"classes is a list of different names, not {classes!r}")
-    if classes and count and len(classes) != count:
-        raise ValueError(f"{len(classes)} names for {count} classes: {', '.join(classes)}")
-    return len(classes) or count or 1
 
 
 def _check(

@@ -21,7 +21,7 @@ def options_of(weights: Mapping[str, Tensor]) -> dict[str, Any] | None:
     Class names, the place of strides and the anchors' sizes cannot be seen.
     """
     body = "backbone.bottom_up." if "backbone.fpn_output2.weight" in weights else "backbone."
-    depth = _depth(weights, body)
+    depth = depth_of(weights, body)
     stem = weights.get(f"{body}stem.conv1.weight")
     if depth is None or stem is None or _CLASSES not in weights:
         return None
@@ -41,7 +41,8 @@ def options_of(weights: Mapping[str, Tensor]) -> dict[str, Any] | None:
     return found if names == _names(seen) else None
 
 
-def _depth(weights: Mapping[str, Tensor], body: str) -> int | None:
+def depth_of(weights: Mapping[str, Tensor], body: str) -> int | None:
+    """The depth of the ResNet whose weights begin with `body`, or None where there is none."""
     last = "roi_heads.res5." if body == "backbone." else f"{body}res5."
     stages = [f"{body}res2.", f"{body}res3.", f"{body}res4.", last]
     blocks = tuple(
