@@ -113,9 +113,9 @@ class Score:
                 SizeAP(size_class=name, targets=result.targets_by_size[name], ap=ap)
                 for name, ap in result.ap_by_size.items()
             ],
-            iou50=_rates(result.iou50),
-            iou30=_rates(result.iou30),
-            centre=_rates(result.centre),
+            iou50=box_rates(result.iou50),
+            iou30=box_rates(result.iou30),
+            centre=box_rates(result.centre),
             false_boxes_per_100_frames=100 * result.centre.fp / result.frames,
             centre_error_median=result.centre_error_median,
             centre_error_p95=result.centre_error_p95,
@@ -123,7 +123,8 @@ class Score:
         )
 
 
-def _rates(rates: Rates) -> BoxRates:
+def box_rates(rates: Rates) -> BoxRates:
+    """Counts and rates as a report holds them."""
     return BoxRates(
         right=rates.tp,
         wrong=rates.fp,

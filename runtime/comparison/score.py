@@ -10,13 +10,14 @@ import numpy.typing as npt
 
 from irforge.datasets import BoxTruth
 from irforge.frames import Frame, to_gray
-from irforge.metrics import BoxMatch, BoxMetrics, NocoMetrics, Rates, match_boxes, wilson_interval
+from irforge.metrics import BoxMatch, BoxMetrics, NocoMetrics, match_boxes, wilson_interval
 from irforge.metrics.alarms import alarm_count
 from irforge.metrics.pixel import MATCH_DISTANCE
 from irforge.runtime.comparison.answers import LEVELS, FrameAnswer, MaskCounts
 from irforge.runtime.comparison.entry import Entry
 from irforge.runtime.comparison.schema import CurvePoint, MaskPoint, Objects
-from irforge.runtime.report.figures import Alarms, BoxRates, MaskAccuracy
+from irforge.runtime.report.figures import Alarms, MaskAccuracy
+from irforge.runtime.tally_boxes import box_rates
 
 CURVE_POINTS = 200
 """Of a curve at most so many points are kept, evenly spaced along its detections, besides both ends."""
@@ -82,8 +83,8 @@ class Score:
             found=result.centre.tp,
             pd=result.pd,
             pd_interval=result.pd_interval,
-            centre=_rates(result.centre),
-            iou50=_rates(result.iou50),
+            centre=box_rates(result.centre),
+            iou50=box_rates(result.iou50),
             ap50=result.ap50,
             nocoap=unbiased,
             nocoap_legacy=legacy,
@@ -153,14 +154,3 @@ def pooled(masks: Sequence[MaskCounts]) -> MaskAccuracy:
 def as_target(truth: BoxTruth) -> BoxTruth:
     """The truth without its classes."""
     return BoxTruth(truth.boxes, np.zeros(len(truth), np.int64))
-
-
-def _rates(rates: Rates) -> BoxRates:
-    return BoxRates(
-        right=rates.tp,
-        wrong=rates.fp,
-        missed=rates.fn,
-        precision=rates.precision,
-        recall=rates.recall,
-        f1=rates.f1,
-    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,24 +17,24 @@ from irforge.runtime.package.deployable import Deployable
 
 
 @dataclass(frozen=True)
-class Target:
+class Target(ABC):
     """A program to write packages for. Its fields are the options that apply to it, and no others can be given."""
 
+    @abstractmethod
     def check(self, deployable: Deployable) -> None:
         """Refuse what the program cannot run, from the contract alone.
 
         Raises:
             UsageError: what does not fit, and what to do about it.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def write(self, deployable: Deployable, folder: Path) -> list[str]:
         """Fill an empty folder; returns lines that say what is to be done with it.
 
         Raises:
             ArtifactError, CheckFailed: the graph is not what it has to be.
         """
-        raise NotImplementedError
 
 
 def write_package(deployable: Deployable, target: Target, output: str | os.PathLike[str]) -> list[str]:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from irforge.contract import InputSpec, Letterbox, NonMaximumSuppression, Normalization, OutputSpec, TensorSpec
+from irforge.contract import InputSpec, Letterbox, NonMaximumSuppression, Normalization, OutputSpec
 from irforge.train.detectors.base import BoxLoss, Deployable, Normalise
+from irforge.train.detectors.boxes import box_output
 from irforge.train.detectors.oscar.head import OscarMaps, decode_boxes
 from irforge.train.detectors.oscar.loss import OscarLoss
 from irforge.train.detectors.oscar.network import STRIDE, Oscar
@@ -101,29 +102,8 @@ class OscarDetector:
         return OscarDeployable(network, (mean,) * network.in_channels, (std,) * network.in_channels, gain)
 
     def output(self, score_threshold: float) -> OutputSpec:
-        n, k = "N", MAX_DETECTIONS
-        return OutputSpec(
-            kind="boxes",
-            classes=["target"],
-            score_threshold=score_threshold,
-            tensors=[
-                TensorSpec(
-                    name="boxes",
-                    dtype="float32",
-                    shape=[n, k, 4],
-                    meaning="x0, y0, x1, y1, half-open, of the input frame",
-                    unit="pixel",
-                ),
-                TensorSpec(
-                    name="scores",
-                    dtype="float32",
-                    shape=[n, k],
-                    meaning="fine x coarse class probability x contrast, descending; 0 marks an empty slot",
-                ),
-                TensorSpec(name="classes", dtype="int64", shape=[n, k], meaning="index into the classes"),
-            ],
-            nms=NonMaximumSuppression(iou_threshold=IOU_THRESHOLD, max_detections=MAX_DETECTIONS),
-        )
+        nms = NonMaximumSuppression(iou_threshold=IOU_THRESHOLD, max_detections=MAX_DETECTIONS)
+        return box_output(score_threshold, "fine x coarse class probability x contrast", MAX_DETECTIONS, nms)
 
     def published_input(self, options: Mapping[str, Any]) -> InputSpec:
         """What the authors' pipeline does to a 640 x 512 or 1280 x 1024 frame, but for the padding's side and level."""

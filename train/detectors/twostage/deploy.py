@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from irforge.contract import InputSpec, Letterbox, NonMaximumSuppression, Normalization, OutputSpec, TensorSpec
+from irforge.contract import InputSpec, Letterbox, NonMaximumSuppression, Normalization, OutputSpec
 from irforge.errors import ExportError
 from irforge.train.detectors.base import BoxLoss, Deployable, Normalise
+from irforge.train.detectors.boxes import box_output
 from irforge.train.detectors.twostage.boxes import DETECTION_WEIGHTS, clip_boxes, decode_boxes, have_area
 from irforge.train.detectors.twostage.loss import TwoStageLoss
 from irforge.train.detectors.twostage.network import TwoStage
@@ -138,30 +139,8 @@ class TwoStageDetector:
         return TwoStageDeployable(network, spec.normalization.mean, spec.normalization.std, gain)
 
     def output(self, score_threshold: float) -> OutputSpec:
-        n, k = "N", MAX_DETECTIONS
-        tensors = [
-            TensorSpec(
-                name="boxes",
-                dtype="float32",
-                shape=[n, k, 4],
-                meaning="x0, y0, x1, y1, half-open, of the input frame",
-                unit="pixel",
-            ),
-            TensorSpec(
-                name="scores",
-                dtype="float32",
-                shape=[n, k],
-                meaning="probability of the class, descending; 0 marks an empty slot",
-            ),
-            TensorSpec(name="classes", dtype="int64", shape=[n, k], meaning="index into the classes"),
-        ]
-        return OutputSpec(
-            kind="boxes",
-            classes=["target"],
-            score_threshold=score_threshold,
-            tensors=tensors,
-            nms=NonMaximumSuppression(iou_threshold=IOU_THRESHOLD, max_detections=MAX_DETECTIONS),
-        )
+        nms = NonMaximumSuppression(iou_threshold=IOU_THRESHOLD, max_detections=MAX_DETECTIONS)
+        return box_output(score_threshold, "probability of the class", MAX_DETECTIONS, nms)
 
     def published_input(self, options: Mapping[str, Any]) -> InputSpec:
         """Frames letterboxed into one size, where the published pipelines scale the shorter side."""
