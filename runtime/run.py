@@ -6,6 +6,7 @@ import shlex
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -101,30 +102,37 @@ def run(
         rows = parse_telemetry(telemetry)
         dead = read_dead_pixels(dead_pixels, layout, rows) if dead_pixels else None
         corrections = Corrections(rows, shutter, dead, column_noise, invert, smooth_gain)
-        opened = [stack.enter_context(open_source(source, layout)) for source in sources]
+        opened = [stack.enter_context(open_source(text, layout)) for text in sources]
         streams = [corrections.behind(source, contract) for source in opened]
         detector.contract = corrections.contract(contract)
         overlap = tile if tile is not None or contract.input.fit.kind != "tile" else contract.input.fit.overlap
         steps = detector if overlap is None else TiledDetector(detector, overlap, batch)
         settings = TrackSettings(track_by, track_reach, track_confirm, start=contract.output.score_threshold)
         trackers = [Tracker(settings, stream.fps) for stream in streams] if track else []
+        failures: list[IrforgeError | OSError] = []
+        stack.enter_context(_first_of(failures))
         outputs: list[list[Sink]] = []
         for k, stream in enumerate(streams):
             stream.notify = _say
             number = k if len(streams) > 1 else None
-            sinks = _sinks(
-                stream, contract, numbered(overlay, number), numbered(mot, number), numbered(json_lines, number)
+            outputs.append(
+                _sinks(stream, contract, numbered(overlay, number), numbered(mot, number), numbered(json_lines, number))
             )
-            outputs.append([stack.enter_context(sink) for sink in sinks])
+        # Kind by kind, overlays first: they close last, and one that cannot be finished takes no lines with it.
+        for sink in chain(*zip(*outputs, strict=True)):
+            stack.enter_context(sink)
         # Of a tiled detector the batch is one of tiles.
         frames = batch if overlap is None else None
         pipeline = stack.enter_context(
             Pipeline(steps, streams, policy=policy, batch=frames, limit=limit, trackers=trackers)
         )
         typer.echo(repr(steps))
-        failure = _publish(pipeline, streams, outputs, limit)
+        failures += _publish(pipeline, streams, outputs, limit)
     for line in pipeline.counts.lines():
         typer.echo(line)
+    for source in opened:
+        if source.damaged:
+            typer.echo(f"{source.name}: {source.damaged} damaged frames left out")
     if timing is not None:
         from irforge.runtime.report.run_timing import run_timing, write_run_timing
 
@@ -132,13 +140,13 @@ def run(
         names = [stream.name for stream in streams]
         told = run_timing(pipeline.counts, command=command, detector=repr(steps), sources=names, policy=pipeline.policy)
         write_run_timing(told, timing)
-    if failure is not None:
-        raise failure
+    if failures:
+        raise failures[0]
 
 
 def _publish(
     pipeline: Pipeline, streams: Sequence[Source], outputs: Sequence[Sequence[Sink]], limit: int | None
-) -> IrforgeError | OSError | None:
+) -> list[IrforgeError | OSError]:
     """Hand all results to their sinks. What stops a run on live sources comes back instead of up: nobody can record
     again what a camera saw, so the sinks are to end well."""
     from rich.console import Console
@@ -158,8 +166,19 @@ def _publish(
     except (IrforgeError, OSError) as error:
         if not live:
             raise
-        return error
-    return None
+        return [error]
+    return []
+
+
+@contextmanager
+def _first_of(failures: Sequence[Exception]) -> Iterator[None]:
+    """What stopped a run says more than what then could not be finished."""
+    try:
+        yield
+    except (IrforgeError, OSError):
+        if failures:
+            raise failures[0] from None
+        raise
 
 
 def numbered(path: Path | None, number: int | None) -> Path | None:

@@ -17,7 +17,21 @@ from irforge.contract import Contract, MinMaxGain, NoGain, PercentileGain
 from irforge.errors import InputError, UsageError
 from irforge.frames import Frame, to_gray
 from irforge.frames.levels import percentile_levels, stretch
+from irforge.runtime.shutter import Shutter
 from irforge.runtime.sources import Source, SourceFrame
+
+__all__ = [
+    "ColumnNoise",
+    "CutRows",
+    "DeadPixels",
+    "Filter",
+    "Filtered",
+    "InvertPolarity",
+    "Shutter",
+    "SmoothGain",
+    "eight_bit_contract",
+    "learn_dead_pixels",
+]
 
 Filter = Callable[[SourceFrame], SourceFrame]
 Floats = npt.NDArray[np.float32]
@@ -67,38 +81,6 @@ class CutRows:
                 "Check --telemetry",
             )
         return replace(record, frame=record.frame[self.top : height - self.bottom])
-
-
-class Shutter:
-    """Flags frames taken while the camera calibrates itself (flat-field correction), so that tracks can be held.
-
-    Two signs: a frame equals the one before it in every pixel, which noise makes impossible in a running sensor, since
-    cameras repeat their last frame; or its contrast, the standard deviation of its levels, is below `ratio` of what
-    it was lately, since a shutter is flat. After `longest` flat frames in a row that is the scene, a clear sky say.
-    Compressed video may repeat frames for other reasons.
-    """
-
-    def __init__(self, ratio: float = 0.25, longest: int = 60, weight: float = 0.05) -> None:
-        self._ratio = ratio
-        self._longest = longest
-        self._weight = weight
-        self._previous: Frame | None = None
-        self._contrast: float | None = None
-        self._flat = 0
-
-    def __call__(self, record: SourceFrame) -> SourceFrame:
-        frame, previous = record.frame, self._previous
-        self._previous = frame
-        if previous is not None and previous.shape == frame.shape and np.array_equal(previous, frame):
-            return replace(record, shutter=True)
-        contrast = float(frame[::2, ::2].std())
-        usual = contrast if self._contrast is None else self._contrast
-        self._flat = self._flat + 1 if contrast < self._ratio * usual else 0
-        if 0 < self._flat <= self._longest:
-            return replace(record, shutter=True)
-        self._contrast = contrast if self._flat else usual + self._weight * (contrast - usual)
-        self._flat = 0
-        return record
 
 
 class DeadPixels:

@@ -78,6 +78,19 @@ def test_a_full_disk(
     assert "LEFT" not in done.stdout
 
 
+def test_a_disk_that_fills_up_under_a_camera_leaves_what_was_written(
+    full_disk: Callable[..., subprocess.CompletedProcess[str]], spot_model: Model
+) -> None:
+    cameras = [f"synthetic:64x64,frames=0,live=1,fps=200,seed={seed}" for seed in (1, 2)]
+    done = full_disk("run", spot_model(), *cameras, "--json", "full/o.jsonl", "--overlay", "full/o.mp4")
+    assert done.returncode == ENVIRONMENT, done.stderr
+    assert done.stderr.startswith("irforge: ") and done.stderr.count("\n") == 1, done.stderr
+    assert "space" in done.stderr
+    # Nobody can record again what the cameras saw; a video without its end is no video.
+    left = [line for line in done.stdout.splitlines() if line.startswith("LEFT")]
+    assert left == ["LEFT o.0.jsonl", "LEFT o.1.jsonl"]
+
+
 # --- Ctrl-C
 
 

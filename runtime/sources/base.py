@@ -52,7 +52,8 @@ class Source(ABC):
 
     `frames` is how many there should be, `fps` their rate and `size` their (height, width); each is None where the
     source does not know. Frames may differ in size. A `live` source cannot be read again, nor made to wait: what
-    nobody takes in time is lost. `notify` is told, in one line, when such a source is lost and when it is back.
+    nobody takes in time is lost. `notify` is told, in one line, when such a source is lost and when it is back;
+    `damaged` counts the frames that it left out because they could not be decoded.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Source(ABC):
     fps: float | None = None
     size: tuple[int, int] | None = None
     live: bool = False
+    damaged: int = 0
     notify: Callable[[str], None] = staticmethod(_say_nothing)
 
     @abstractmethod

@@ -15,6 +15,8 @@ from irforge.runtime.sources.base import Frame, Source, SourceFrame
 from irforge.runtime.sources.video import plausible_fps
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
+# How long a capture that gives nothing is asked again before it is taken for lost, and how often.
+ASK_SECONDS, _ASK_EVERY = 0.5, 0.01
 # A decoder that has lost its place recovers with the next key frame; one that never does is as good as lost.
 _DAMAGED_IN_A_ROW = 250
 
@@ -54,7 +56,6 @@ class CaptureSource(Source):
 
     def __init__(self, name: str, connect: Callable[[], Capture], patience: float | None) -> None:
         self.name = name
-        self.damaged = 0
         self.reconnects = 0
         self._connect = connect
         self._patience = patience
@@ -104,11 +105,22 @@ class CaptureSource(Source):
         with self._busy:
             if self._stopped.is_set():
                 return False, 0.0, None
-            grabbed = self._capture.grab()
+            grabbed = self._grab()
             # Decoding comes after the frame was there: it is part of a detection's age.
             captured = time.monotonic()
             found, picture = self._capture.retrieve() if grabbed else (False, None)
         return grabbed, captured, self.levels(picture) if found and picture is not None else None
+
+    def _grab(self) -> bool:
+        """Also past packets that cannot be decoded: OpenCV gives up at each as at the end, but goes on behind it."""
+        start = time.monotonic()
+        failed = 0
+        while not self._capture.grab():
+            failed += 1
+            if self._patience == 0 or time.monotonic() - start > ASK_SECONDS or self._stopped.wait(_ASK_EVERY):
+                return False
+        self.damaged += failed
+        return True
 
     def _reconnect(self, wait: float) -> float:
         """Wait and connect until it is back, or the source is stopped; returns how long to wait the next time."""

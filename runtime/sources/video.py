@@ -54,8 +54,9 @@ def open_video(path: str) -> Source:
 class VideoFile(Source):
     """A video file read by OpenCV, as RGB frames of 8 bits.
 
-    Every frame has the size of the first: where a stream changes its size, OpenCV scales the rest. A file that ends
-    early is an error, after the frames it does hold.
+    Every frame has the size of the first: where a stream changes its size, OpenCV scales the rest. A frame that cannot
+    be decoded, or a file that ends early, is an error after the frames before it; damage that the decoder conceals, as
+    those of H.264 do, is not told.
     """
 
     def __init__(self, path: str, capture: cv2.VideoCapture) -> None:
@@ -74,6 +75,9 @@ class VideoFile(Source):
         while True:
             found, frame = self._capture.read()
             if not found:
+                # OpenCV gives up at a damaged frame as at the end, but goes on behind it.
+                if self._capture.grab():
+                    raise _damaged(self._path, index, "it cannot be decoded")
                 break
             seconds = index / self.fps if self.fps else None
             yield SourceFrame(index, self.name, seconds, cv2.cvtColor(frame, cv2.COLOR_BGR2RGB, dst=frame))
@@ -122,11 +126,11 @@ class DeepVideoFile(Source):
             try:
                 picture = next(decoded, None)
             except self._av.FFmpegError as error:
-                raise self._damaged(index, _reason(error)) from None
+                raise _damaged(self._path, index, _reason(error)) from None
             if picture is None:
                 break
             if picture.is_corrupt:
-                raise self._damaged(index, "its data does not match its checksum or ends early")
+                raise _damaged(self._path, index, "its data does not match its checksum or ends early")
             start = picture.time if start is None else start
             seconds = None if picture.time is None or start is None else float(picture.time - start)
             yield SourceFrame(index, self.name, seconds, _levels(picture, self._path))
@@ -135,9 +139,6 @@ class DeepVideoFile(Source):
 
     def close(self) -> None:
         self._container.close()
-
-    def _damaged(self, index: int, reason: str) -> InputError:
-        return InputError(f"frame {index} of video '{self._path}' is damaged: {reason}", "Copy or record it again")
 
 
 def plausible_fps(rate: float) -> float | None:
@@ -159,6 +160,10 @@ def _levels(picture: Any, path: str) -> Frame:
     order = ">u2" if form.name.endswith("be") else "<u2"
     rows = np.frombuffer(plane, order).reshape(plane.height, plane.line_size // 2)
     return rows[:, : plane.width].astype(np.uint16)
+
+
+def _damaged(path: str, index: int, reason: str) -> InputError:
+    return InputError(f"frame {index} of video '{path}' is damaged: {reason}", "Copy or record it again")
 
 
 def _refuse_short(path: str, index: int, expected: int | None) -> None:

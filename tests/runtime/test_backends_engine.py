@@ -232,6 +232,18 @@ def test_a_changed_engine_is_refused_before_it_is_deserialised(plan: Path, host:
     assert host.loaded == 1
 
 
+def test_an_engine_of_another_version_is_refused_before_it_is_deserialised(
+    plan: Path, host: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine.import_compiler("tensorrt"), "__version__", "10.13.2")
+    with pytest.raises(ArtifactError, match=r"with TensorRT 10\.3\.0, here is 10\.13\.2.*irforge build"):
+        open_session(plan)
+    # Trust is for who wrote it, not for what can run it.
+    with pytest.raises(ArtifactError, match="here is"):
+        open_session(plan, trust_engine=True)
+    assert host.loaded == 0
+
+
 def test_a_part_opens_by_what_was_built_and_by_nothing_else(plan: Path, host: Any) -> None:
     sidecar = read_sidecar(plan)
     built = EngineRecord(**{name: getattr(sidecar, name) for name in EngineRecord.model_fields})

@@ -1,10 +1,11 @@
-"""Promises of cameras and streams, held by captures that play a script in place of OpenCV's."""
+"""Promises of cameras and streams, held by a small RTSP server, and by captures that play a script."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from itertools import islice
 from typing import Any
 
@@ -15,15 +16,17 @@ import pytest
 from irforge.errors import EnvironmentFault, InputError, UsageError
 from irforge.runtime.sources import Layout, open_source
 from irforge.runtime.sources import live as live_module
+from irforge.runtime.sources import network as network_module
 from irforge.runtime.sources.camera import Y16Camera
 from irforge.runtime.sources.live import CaptureSource
 from irforge.runtime.sources.network import RtspStream, has_gstreamer
 
-DAMAGED = "damaged"
+DAMAGED, UNDECODABLE = "damaged", "undecodable"
 
 
 class ScriptedCapture:
-    """Gives its frames, fails to decode where the script says DAMAGED, and gives nothing once it is at its end."""
+    """Gives its frames, fails to retrieve one where the script says DAMAGED and to grab one where it says UNDECODABLE,
+    and gives nothing once it is at its end."""
 
     def __init__(self, script: Sequence[Any], opened: bool = True, properties: dict[int, float] | None = None) -> None:
         self.script = list(script)
@@ -36,6 +39,9 @@ class ScriptedCapture:
 
     def grab(self) -> bool:
         assert not self.released
+        if self.script and isinstance(self.script[0], str) and self.script[0] == UNDECODABLE:
+            self.script.pop(0)
+            return False
         return bool(self.script)
 
     def retrieve(self) -> tuple[bool, Any]:
@@ -59,6 +65,7 @@ def pictures(*levels: int) -> list[np.ndarray]:
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_module, "ASK_SECONDS", 0.02)
     monkeypatch.setattr(live_module, "FIRST_WAIT", 0.02)
     monkeypatch.setattr(live_module, "LONGEST_WAIT", 0.08)
 
@@ -101,6 +108,37 @@ def test_a_stream_that_drops_comes_back_and_says_so(monkeypatch: pytest.MonkeyPa
     assert "secret" not in records[0].id
 
 
+def test_a_real_stream_goes_on_past_damage_and_comes_back_when_its_cable_was_pulled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    av = pytest.importorskip("av", reason="the stream is encoded by PyAV: pip install 'irforge[video]'")
+    if "libx264" not in av.codecs_available:
+        pytest.skip("this PyAV does not encode H.264")
+    from tests.runtime.rtsp_camera import RtspCamera
+
+    # A machine that does other things too.
+    monkeypatch.setattr(network_module, "_TIMEOUT_MS", 60_000)
+    monkeypatch.setattr(live_module, "ASK_SECONDS", 2.0)
+    said: list[str] = []
+    with ExitStack() as cable, open_source(cable.enter_context(camera := RtspCamera(60, damaged=True)).url) as source:
+        assert isinstance(source, RtspStream)
+        source.notify = said.append
+        records = source.records()
+        before = [next(records)]
+        while source.damaged < 3 and len(before) < 200:
+            before.append(next(records))
+        assert source.damaged >= 3 and source.reconnects == 0 and not said
+        cable.close()
+        with RtspCamera(180, camera.port):
+            after = next(record for record in records if record.frame.mean() > 120)
+    assert {record.frame.shape for record in (*before, after)} == {(48, 64, 3)}
+    assert all(abs(record.frame.mean() - 60) < 8 for record in before) and abs(after.frame.mean() - 180) < 8
+    assert [record.index for record in before] == list(range(len(before)))
+    assert after.index >= len(before) and source.reconnects >= 1
+    assert said[0] == f"{camera.url} gives no frames; connecting again"
+    assert said[1].startswith(f"{camera.url} is back after ")
+
+
 def test_a_stream_that_is_not_there_at_the_start_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cv2, "VideoCapture", lambda *_: ScriptedCapture([], opened=False))
     with pytest.raises(InputError, match="local/x cannot be opened"):
@@ -115,10 +153,10 @@ def test_a_camera_that_was_unplugged_is_an_error_after_its_patience() -> None:
 
 
 def test_damaged_frames_are_left_out_and_counted() -> None:
-    script = [*pictures(1), DAMAGED, DAMAGED, *pictures(2), DAMAGED, *pictures(3)]
+    script = [*pictures(1), DAMAGED, DAMAGED, *pictures(2), UNDECODABLE, *pictures(3)]
     with CaptureSource("camera:0", lambda: ScriptedCapture(script), patience=None) as source:
         assert levels_of(source, 3) == [1, 2, 3]
-        assert source.damaged == 3
+        assert (source.damaged, source.reconnects) == (3, 0)
 
 
 def test_a_stream_of_nothing_but_damage_is_a_lost_one(monkeypatch: pytest.MonkeyPatch) -> None:

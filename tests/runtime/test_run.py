@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,6 +20,7 @@ import pytest
 from irforge.errors import InputError, UsageError
 from irforge.runtime.counts import Counts
 from irforge.runtime.run import run
+from irforge.runtime.sinks import JsonLines
 from irforge.runtime.sources import opening
 from irforge.runtime.sources.base import Source, SourceFrame
 from irforge.session import StageTimes
@@ -125,6 +128,49 @@ def test_a_raw_recording_is_corrected_on_its_way(tmp_path: Path, spot_model: Mod
         run(model, clip)
 
 
+def test_a_shutter_in_a_recording_is_flagged_in_the_lines(tmp_path: Path, spot_model: Model) -> None:
+    random = np.random.default_rng(0)
+    scene = np.full((64, 64), 8000.0)
+    scene[40:43, 30:33] += 900
+    levels = [*[scene] * 6, *[np.full((64, 64), 8300.0)] * 4, *[scene + 30] * 4]
+    (tmp_path / "clip.y16").write_bytes(np.stack([random.normal(one, 4) for one in levels]).astype("<u2").tobytes())
+    model, out = spot_model(bit_depth=14, gain={"kind": "min-max"}), tmp_path / "o.jsonl"
+    run(model, [str(tmp_path / "clip.y16")], json_lines=out, size="64x64", shutter=True)
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [line["index"] for line in lines if line.get("shutter")] == [6, 7, 8, 9]
+
+
+def test_a_slow_disk_makes_a_recording_wait_and_a_camera_drop_and_says_how_many(
+    tmp_path: Path, spot_model: Model, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write = JsonLines.write
+
+    def slowly(*given: Any) -> None:
+        time.sleep(0.03)
+        write(*given)
+
+    monkeypatch.setattr(JsonLines, "write", slowly)
+    out, model = tmp_path / "o.jsonl", spot_model()
+    run(model, ["synthetic:64x64,frames=40"], json_lines=out)
+    assert [json.loads(line)["index"] for line in out.read_text().splitlines()] == list(range(40))
+    assert "dropped" not in capsys.readouterr().out
+    run(model, ["synthetic:64x64,frames=60,live=1,fps=200"], json_lines=out)
+    written = [json.loads(line)["index"] for line in out.read_text().splitlines()]
+    assert written == sorted(set(written)) and written[-1] == 59 and len(written) < 60
+    assert f"read 60, dropped {60 - len(written)};" in capsys.readouterr().out
+
+
+def test_frames_of_another_size_in_mid_stream_keep_their_own_pixels(
+    tmp_path: Path, folder: Path, spot_frame: Frames, spot_model: Model
+) -> None:
+    cv2.imwrite(str(folder / "f2.png"), cv2.resize(spot_frame(x=25), (128, 192), interpolation=cv2.INTER_NEAREST))
+    out, video = tmp_path / "o.jsonl", tmp_path / "o.mp4"
+    run(spot_model(), [str(folder)], json_lines=out, overlay=video)
+    boxes = [json.loads(line)["detections"][0]["box"] for line in out.read_text().splitlines()]
+    assert boxes == [[5, 30, 8, 31], [15, 30, 18, 31], [50, 90, 56, 93], [35, 30, 38, 31]]
+    assert cv2.VideoCapture(str(video)).get(cv2.CAP_PROP_FRAME_COUNT) == 4
+
+
 class Unplugged(Source):
     """A camera that gives three frames and is gone."""
 
@@ -176,6 +222,41 @@ def test_ctrl_c_ends_a_live_run_well(tmp_path: Path, spot_model: Model, number: 
     assert closing.startswith(f"{len(lines)} frames, ")
     read, dropped = (int(part.split()[1]) for part in live.split(";")[0].split(","))
     assert read == len(lines) + dropped
+
+
+def test_a_network_camera_that_drops_is_said_waited_for_and_back(tmp_path: Path, spot_model: Model) -> None:
+    av = pytest.importorskip("av", reason="the stream is encoded by PyAV: pip install 'irforge[video]'")
+    if "libx264" not in av.codecs_available:
+        pytest.skip("this PyAV does not encode H.264")
+    from tests.runtime.rtsp_camera import RtspCamera
+
+    growing = tmp_path / "o.jsonl.partial"
+
+    def grown(process: subprocess.Popen[str], lines: int) -> int:
+        while not growing.exists() or growing.read_bytes().count(b"\n") < lines:
+            assert process.poll() is None, process.communicate()[1]
+            time.sleep(0.02)
+        return growing.read_bytes().count(b"\n")
+
+    with RtspCamera(60, damaged=True) as camera:
+        command = [sys.executable, "-m", "irforge.cli", "run", str(spot_model()), camera.url, "--json", "o.jsonl"]
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, start_new_session=True
+        )
+        grown(process, 30)
+    assert process.stderr is not None
+    said = [process.stderr.readline()]
+    before = grown(process, 5)
+    with RtspCamera(60, camera.port):
+        grown(process, before + 5)
+        os.killpg(process.pid, signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
+    said += errors.splitlines(keepends=True)
+    assert process.returncode == 0 and said[0] == f"irforge: {camera.url} gives no frames; connecting again\n"
+    assert len(said) == 2 and said[1].startswith(f"irforge: {camera.url} is back after ")
+    indices = [json.loads(line)["index"] for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    assert indices == sorted(set(indices)) and len(indices) >= before + 5
+    assert re.fullmatch(f"{camera.url}: \\d+ damaged frames left out", output.splitlines()[-1])
 
 
 def test_kill_9_leaves_every_line_so_far(tmp_path: Path, spot_model: Model) -> None:

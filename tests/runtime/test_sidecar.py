@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from irforge.artifact import read_contract
 from irforge.errors import ArtifactError
 from irforge.files import sha256_of_file
+from irforge.runtime.backends.device import gpus
 from irforge.runtime.sidecar import (
     LOADERS,
     MAX_BYTES,
@@ -135,3 +137,22 @@ def test_fields_of_a_later_minor_version_survive(engine: Path) -> None:
     raw = json.loads(sidecar_path(engine).read_text())
     sidecar_path(engine).write_text(json.dumps(raw | {"schema_version": "1.9", "signature": "abc"}))
     assert json.loads(read_sidecar(engine).model_dump_json(by_alias=True))["signature"] == "abc"
+
+
+# --- as the command says it
+
+
+@pytest.mark.parametrize("verb", ["run", "bench"])
+def test_a_wrong_hash_is_one_line_of_the_command(engine: Path, workplace: Any, frames: Path, verb: str) -> None:
+    engine.write_bytes(b"plan!")
+    workplace.put("unrelated", "")
+    tail = ("frames", "--json", "o.jsonl") if verb == "run" else ("-o", "report.json")
+    workplace.refused(4, "engines are code", "--trust-engine", arguments=(verb, engine, *tail))
+
+
+def test_a_missing_driver_is_one_line_of_the_command(engine: Path, workplace: Any, frames: Path) -> None:
+    if gpus():
+        pytest.skip("this machine has a GPU")
+    workplace.put("unrelated", "")
+    arguments = ("run", engine, "frames", "--json", "o.jsonl")
+    workplace.refused(5, "NVIDIA GPU with its driver", "irforge doctor", arguments=arguments)

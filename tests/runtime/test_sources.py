@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from pathlib import Path
@@ -191,6 +192,25 @@ def test_a_corrupt_frame_in_a_deep_video_is_named_and_those_before_it_are_whole(
             assert np.array_equal(found, stored)
             good += 1
     assert good in (4, 5)
+
+
+@pytest.mark.parametrize("which", [7, 18])
+def test_a_corrupt_frame_in_an_8_bit_video_is_named_too_however_near_the_end(tmp_path: Path, which: int) -> None:
+    path = write_video(tmp_path / "clip.avi", noise(20), codec="mjpeg", pixels="yuvj420p")
+    whole = [frame.copy() for frame in open_source(path)]
+    content = bytearray(path.read_bytes())
+    # Where each JPEG picture begins.
+    starts = [match.start() for match in re.finditer(b"\xff\xd8\xff", content)]
+    begin, length = starts[which] + 2, starts[which + 1] - starts[which] - 20
+    content[begin : begin + length] = bytes(length)
+    path.write_bytes(content)
+    found = []
+    with (
+        open_source(path) as source,
+        pytest.raises(InputError, match=f"frame {which} of video '.*clip.avi' is damaged"),
+    ):
+        found.extend(source)
+    assert len(found) == which and all(map(np.array_equal, found, whole))
 
 
 def test_a_stream_that_changes_size_goes_on_at_its_first(tmp_path: Path) -> None:

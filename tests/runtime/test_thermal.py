@@ -52,36 +52,6 @@ def test_telemetry_rows_are_cut_off() -> None:
         CutRows(40, 8)(record(frame))
 
 
-# --- shutter
-
-
-def test_a_repeated_frame_and_a_flat_one_are_flagged_and_no_other() -> None:
-    frames = deep_scene(30, noise=12)
-    random = np.random.default_rng(1)
-    gradient = np.linspace(0, 800, 64)[None].repeat(48, axis=0)
-    frames = [(frame + gradient).astype(np.uint16) for frame in frames]
-    for index in (10, 11, 12):
-        frames[index] = frames[9].copy()
-    for index in (20, 21):
-        frames[index] = random.normal(8300, 12, (48, 64)).astype(np.uint16)
-    flagged = [k for k, found in enumerate(through(Shutter(), frames)) if found.shutter]
-    assert flagged == [10, 11, 12, 20, 21]
-
-
-def test_a_scene_that_stays_flat_is_a_scene() -> None:
-    random = np.random.default_rng(0)
-    busy = [random.normal(8000, 300, (48, 64)).astype(np.uint16) for _ in range(5)]
-    sky = [random.normal(8000, 10, (48, 64)).astype(np.uint16) for _ in range(30)]
-    flags = [found.shutter for found in through(Shutter(longest=20), [*busy, *sky, *busy])]
-    assert flags == [False] * 5 + [True] * 20 + [False] * 15
-
-
-def test_a_resolution_change_is_no_shutter() -> None:
-    random = np.random.default_rng(0)
-    frames = [random.normal(8000, 300, (side, 64)).astype(np.uint16) for side in (48, 48, 60, 60)]
-    assert not any(found.shutter for found in through(Shutter(), frames))
-
-
 # --- dead pixels
 
 

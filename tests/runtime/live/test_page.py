@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from irforge.runtime.detector import SessionDetector
 from tests.runtime.live.conftest import Live, eventually
 
 pytest.importorskip("aiohttp", reason="the live page needs aiohttp: pip install 'irforge[live]'")
@@ -109,7 +111,10 @@ def test_the_stream_is_visible_and_moves(live: Live, look: Callable[..., Page]) 
     assert min(sums) > 0
     page.wait_for_function("() => Number(document.getElementById('fps').textContent) > 0")
     page.wait_for_function("() => document.querySelector('#spark .trace').getAttribute('d').length > 20")
-    assert page.inner_text("#p50").endswith("ms") and page.inner_text("#model") == "peaks.onnx"
+    assert page.inner_text("#p50").endswith("ms") and page.inner_text("#p99").endswith("ms")
+    for name in ("p50", "p99"):
+        assert page.get_attribute(f"#spark .{name}", "d").startswith("M0,")
+    assert page.inner_text("#model") == "peaks.onnx"
     assert page.locator("#targets li").count() >= 1
     status(page, "live")
 
@@ -159,6 +164,9 @@ def test_a_snapshot_and_the_raw_frame_are_downloads(live: Live, look: Callable[.
     # Ironbow, and green marks upon it.
     assert (marked[..., 2] > marked[..., 1]).mean() > 0.5
     assert ((marked[..., 1] > 200) & (marked[..., 2] < 120)).any()
+    assert page.inner_text("#play").strip() == "Start"
+    page.click("#play")
+    status(page, "live")
 
 
 def test_pause_step_and_go_on_by_keys(live: Live, look: Callable[..., Page]) -> None:
@@ -187,13 +195,32 @@ def test_palettes_and_gain_change_the_picture_and_nothing_else(live: Live, look:
     page.keyboard.press("3")
     assert page.evaluate(PIXELS)["coloured"]
     page.keyboard.press("1")
-    assert not page.evaluate(PIXELS)["coloured"]
+    white = page.evaluate(PIXELS)
+    page.keyboard.press("2")
+    black = page.evaluate(PIXELS)
+    # The scene lies below the middle of the scale: black-hot is the brighter picture.
+    assert not white["coloured"] and not black["coloured"] and black["sum"] > 1.3 * white["sum"]
+    page.keyboard.press("1")
     page.keyboard.press("a")
     page.wait_for_function("() => document.getElementById('low-value').textContent !== '0'")
-    set_slider(page, "high", 200)
-    page.wait_for_function("() => document.getElementById('high-value').textContent === '200'")
+    auto = page.evaluate(PIXELS)["sum"]
+    # A little above the scene's level of 90.
+    set_slider(page, "high", 92)
+    page.wait_for_function("() => document.getElementById('high-value').textContent === '92'")
+    eventually(lambda: page.evaluate(PIXELS)["sum"] > 1.5 * auto)
     assert page.is_checked("#modes [value=manual]")
     assert live.hub.threshold == 0.5
+
+
+def test_frames_that_a_slow_detector_dropped_are_counted(
+    detector: SessionDetector, live: Live, look: Callable[..., Page], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode = detector.decode
+    monkeypatch.setattr(detector, "decode", lambda *given: (time.sleep(0.3), decode(*given))[1])
+    page = seen(look(live.url))
+    page.wait_for_function("() => Number(document.getElementById('dropped').textContent) >= 3")
+    dropped, read = (int(word) for word in page.get_attribute("#dropped", "title").split() if word.isdecimal())
+    assert 3 <= dropped < read
 
 
 def test_a_lost_source_is_shown_and_its_return_too(live: Live, look: Callable[..., Page]) -> None:

@@ -20,7 +20,9 @@ import numpy as np
 import pytest
 
 from irforge.errors import EnvironmentFault, UsageError
+from irforge.runtime.detector import SessionDetector
 from irforge.runtime.live.address import bound_socket, is_loopback, reachable
+from irforge.runtime.sources.synthetic import Scene, Synthetic
 from tests.runtime.live.conftest import Live, eventually
 
 aiohttp = pytest.importorskip("aiohttp", reason="the live page needs aiohttp: pip install 'irforge[live]'")
@@ -103,6 +105,30 @@ def test_a_viewer_gets_the_model_the_state_and_frames_with_what_was_found(live: 
         state = viewer.state
         assert state["status"] == "running" and state["viewers"] == 1 and state["p50"] <= state["p99"]
         assert set(state["stages"]) == {"prepare", "infer", "decode"} and len(state["histogram"]["bins"]) == 96
+
+    watching(live, script)
+
+
+def test_frames_that_a_slow_detector_dropped_are_told(
+    detector: SessionDetector, live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode = detector.decode
+    monkeypatch.setattr(detector, "decode", lambda *given: (time.sleep(0.3), decode(*given))[1])
+
+    async def script(viewer: Viewer) -> None:
+        await viewer.until(lambda: viewer.state.get("dropped", 0) >= 3)
+        assert viewer.state["read"] > viewer.state["dropped"]
+
+    watching(live, script)
+
+
+def test_a_camera_that_changes_its_size_is_followed(live: Live) -> None:
+    async def script(viewer: Viewer) -> None:
+        await viewer.until(lambda: viewer.frames)
+        live.camera.scene = Synthetic(Scene(width=96, height=80, frames=0, noise=1.0))
+        await viewer.until(lambda: viewer.frames[-1]["width"] == 96)
+        assert cv2.imdecode(np.frombuffer(viewer.picture, np.uint8), cv2.IMREAD_UNCHANGED).shape == (80, 96)
+        assert viewer.state["status"] == "running"
 
     watching(live, script)
 

@@ -1,81 +1,25 @@
-"""Promises of the pipeline: order, no loss where none is allowed, every drop counted, ends that end."""
+"""Promises of the pipeline: order, no loss where none is allowed, every drop counted, memory that stays flat."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from irforge.errors import ArtifactError, EnvironmentFault, InputError, UsageError
-from irforge.runtime import pipeline as pipelines
+from irforge.errors import InputError, UsageError
 from irforge.runtime.counts import RECENT, Counts
 from irforge.runtime.detector import SessionDetector, load
 from irforge.runtime.intake import Intake
 from irforge.runtime.pipeline import Pipeline, Result
-from irforge.runtime.sources import Source, SourceFrame, open_source
-from irforge.runtime.sources.synthetic import Scene, Synthetic
+from irforge.runtime.sources import open_source
 from irforge.session import StageTimes
-from tests.box_model import write_box_model
+from tests.runtime.pipeline.conftest import Frames, hindered, scene
 
 Model = Callable[..., Path]
-
-
-@pytest.fixture(scope="module")
-def detector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SessionDetector]:
-    with load(write_box_model(tmp_path_factory.mktemp("pipeline") / "peaks.onnx"), threads=1) as loaded:
-        yield loaded
-
-
-@pytest.fixture(autouse=True)
-def no_thread_stays() -> Iterator[None]:
-    before = threading.active_count()
-    yield
-    assert threading.active_count() == before
-
-
-def scene(**fields: Any) -> Synthetic:
-    return Synthetic(Scene(**{"width": 64, "height": 64, "frames": 40, "noise": 1.0} | fields))
-
-
-class Frames(Source):
-    """Frames from memory; an exception among them is raised in its turn."""
-
-    def __init__(self, frames: list[np.ndarray | Exception], live: bool = False) -> None:
-        self.name = "memory"
-        self.live = live
-        self._frames = frames
-
-    def records(self) -> Iterator[SourceFrame]:
-        for index, frame in enumerate(self._frames):
-            if isinstance(frame, Exception):
-                raise frame
-            yield SourceFrame(index, f"frame {index}", None, frame, time.monotonic() if self.live else None)
-
-
-class Hindered:
-    """A session that something happens to before each run."""
-
-    def __init__(self, session: Any, hinder: Callable[[int], None]) -> None:
-        self._session = session
-        self._hinder = hinder
-        self.batches: list[int] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._session, name)
-
-    def run(self, feeds: Mapping[str, np.ndarray], out: dict[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
-        self.batches.append(len(next(iter(feeds.values()))))
-        self._hinder(len(self.batches))
-        return self._session.run(feeds, out)
-
-
-def hindered(detector: SessionDetector, hinder: Callable[[int], None]) -> SessionDetector:
-    return SessionDetector(Hindered(detector.session, hinder), detector.contract, "hindered")
 
 
 def same(found: Result, detector: SessionDetector) -> bool:
@@ -213,6 +157,21 @@ def test_a_short_stream_does_not_stop_a_long_one(detector: SessionDetector) -> N
     assert (streams.count(0), streams.count(1)) == (3, 25)
 
 
+def test_drops_are_counted_over_all_streams_and_each_keeps_its_order(detector: SessionDetector) -> None:
+    sources = [scene(frames=60, fps=200, live=1, seed=seed) for seed in (1, 2)]
+    with Pipeline(detector, sources) as pipeline:
+        numbers: list[list[int]] = [[], []]
+        for result in pipeline:
+            numbers[result.stream].append(result.record.index)
+            time.sleep(0.03)
+    for mine in numbers:
+        # The last frame of a stream is its newest, and never dropped.
+        assert mine == sorted(set(mine)) and mine[-1] == 59
+    counts = pipeline.counts
+    assert counts.read == 120 and counts.published == sum(map(len, numbers)) < 120
+    assert counts.dropped == 120 - counts.published
+
+
 def test_a_fixed_batch_is_filled_up_and_its_spare_rows_are_nobodys(spot_model: Model) -> None:
     model = spot_model(batch=4)
     with load(model, threads=1) as detector:
@@ -253,132 +212,6 @@ def test_what_the_contract_refuses_stops_the_run_after_the_frames_before_it(dete
         for result in pipeline:
             numbers.append(result.record.index)
     assert numbers == [0, 1, 2, 3, 4, 5]
-
-
-# --- ends
-
-
-def test_a_failing_source_gives_its_cause_after_its_frames(detector: SessionDetector) -> None:
-    fault = InputError("frame 5 is damaged")
-    frames: list[np.ndarray | Exception] = [*(scene().frame(k) for k in range(5)), fault]
-    numbers = []
-    with pytest.raises(InputError) as raised, Pipeline(detector, [Frames(frames)]) as pipeline:
-        for result in pipeline:
-            numbers.append(result.record.index)
-    assert raised.value is fault and numbers == [0, 1, 2, 3, 4]
-
-
-@pytest.mark.parametrize("policy", ["lossless", "latest"])
-def test_a_failing_graph_stops_everything_with_its_cause(detector: SessionDetector, policy: Any) -> None:
-    def fail(run: int) -> None:
-        if run == 4:
-            raise ArtifactError("the graph fails")
-
-    endless = scene(frames=0)
-    numbers = []
-    with (
-        pytest.raises(ArtifactError, match="the graph fails"),
-        Pipeline(hindered(detector, fail), [endless, scene(frames=0, seed=1)], policy=policy, batch=1) as pipeline,
-    ):
-        for result in pipeline:
-            numbers.append(result.record.index)
-    assert len(numbers) == 3
-
-
-def test_a_failing_consumer_stops_everything(detector: SessionDetector) -> None:
-    with pytest.raises(OSError, match="disk"), Pipeline(detector, [scene(frames=0)]) as pipeline:
-        for _ in pipeline:
-            raise OSError(28, "disk full")
-
-
-def test_who_leaves_early_leaves_nothing_running(detector: SessionDetector) -> None:
-    with Pipeline(detector, [scene(frames=0)]) as pipeline:
-        for result in pipeline:
-            if result.record.index == 5:
-                break
-    assert pipeline.counts.published == 6
-
-
-@pytest.mark.parametrize("live", [0, 1])
-def test_finish_reads_no_further_and_hands_out_what_was_read(detector: SessionDetector, live: int) -> None:
-    with Pipeline(detector, [scene(frames=0, live=live, fps=500)]) as pipeline:
-        for result in pipeline:
-            if result.record.index >= 10:
-                pipeline.finish()
-    counts = pipeline.counts
-    # A slow machine drops most frames of a fast camera.
-    assert counts.published > (0 if live else 10) and counts.read == counts.published + counts.dropped
-
-
-def test_finish_does_not_wait_for_a_source_that_gives_nothing(detector: SessionDetector) -> None:
-    class Silent(Frames):
-        def __init__(self) -> None:
-            super().__init__([scene().frame(0)], live=True)
-            self.stopped = threading.Event()
-
-        def records(self) -> Iterator[SourceFrame]:
-            yield from super().records()
-            self.stopped.wait(60)
-
-        def stop(self) -> None:
-            self.stopped.set()
-
-    start = time.monotonic()
-    with Pipeline(detector, [Silent()]) as pipeline:
-        for _ in pipeline:
-            pipeline.finish()
-    assert time.monotonic() - start < 10
-
-
-def test_a_stage_that_dies_of_anything_stops_the_run(detector: SessionDetector) -> None:
-    def leave(run: int) -> None:
-        if run == 3:
-            # No Exception: a thread that it ended in silence would leave the run hanging.
-            raise SystemExit(4)
-
-    with pytest.raises(SystemExit), Pipeline(hindered(detector, leave), [scene(frames=0)]) as pipeline:
-        for _ in pipeline:
-            pass
-    assert pipeline.counts.published == 2
-
-
-def test_the_session_is_free_once_the_pipeline_is_closed_however_long_a_frame_takes(
-    detector: SessionDetector, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pipelines, "_JOIN_SECONDS", 0.01)
-    running: list[int] = []
-
-    def take_long(run: int) -> None:
-        running.append(run)
-        time.sleep(0.3)
-        running.pop()
-
-    with Pipeline(hindered(detector, take_long), [scene(frames=0)]) as pipeline:
-        next(iter(pipeline))
-        while not running:
-            time.sleep(0.01)
-    assert not running
-
-
-def test_a_pipeline_is_iterated_once_and_in_its_with(detector: SessionDetector) -> None:
-    pipeline = Pipeline(detector, [scene(frames=3)])
-    with pytest.raises(RuntimeError, match="once, in its 'with'"):
-        next(iter(pipeline))
-    with pipeline:
-        assert len(list(pipeline)) == 3
-        with pytest.raises(RuntimeError, match="once"):
-            list(pipeline)
-
-
-def test_sessions_bound_to_a_thread_and_runs_without_a_source_are_refused(detector: SessionDetector) -> None:
-    bound = hindered(detector, lambda _: None)
-    bound.session.thread_rule = "the creating thread"
-    with pytest.raises(EnvironmentFault, match="cuda-python"):
-        Pipeline(bound, [scene()])
-    with pytest.raises(UsageError, match="no source"):
-        Pipeline(detector, [])
-    with pytest.raises(ValueError, match="1 trackers for 2 sources"):
-        Pipeline(detector, [scene(), scene()], trackers=[detector])  # type: ignore[list-item]
 
 
 # --- memory
