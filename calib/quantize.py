@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from irforge.calib.tables import PassReport
 
 TARGETS = ("tensorrt", "cpu")
-INT8_SHARE = 0.9
 
 
 def quantize_model(
@@ -30,7 +29,7 @@ def quantize_model(
     method: str | None = None,
     channel_scales: ChannelScales = "factored",
     costs_path: Path | None = None,
-    int8_share: float = INT8_SHARE,
+    int8_share: float | None = None,
 ) -> PassReport:
     """Quantise an FP32 deployable with explicit Q/DQ, and write it.
 
@@ -43,8 +42,9 @@ def quantize_model(
         keep: patterns of node, output or weight names whose convolutions are not quantised.
         method: which of the recorded thresholds to take; None for the one chosen when they were collected.
         channel_scales: how per-channel scales are written for TensorRT; see `irforge.calib.qdq.ChannelScales`.
-        costs_path: COSTS.json of `irforge sensitivity`: what costs most accuracy stays in FP16, as long as `int8_share`
-            (0..1) of all MACs is quantised.
+        costs_path: COSTS.json of `irforge sensitivity`: what its search left, or else what costs most accuracy, stays
+            in FP16.
+        int8_share: the share of all MACs (0..1) to quantise all the same, whatever was searched for.
 
     Raises:
         UsageError: no such target, method or share, or a pattern that nothing matches.
@@ -54,7 +54,7 @@ def quantize_model(
     from irforge.artifact import embed_contract, load_model, model_fingerprint, read_contract, save_model
     from irforge.calib.cast import CastCount, cast_to_half
     from irforge.calib.companions import carried
-    from irforge.calib.costs import costliest, load_costs
+    from irforge.calib.costs import load_costs
     from irforge.calib.cpu import insert_unsigned_qdq
     from irforge.calib.floats import raise_opset, require_float_model
     from irforge.calib.histogram import check_method
@@ -66,7 +66,7 @@ def quantize_model(
     from irforge.errors import CalibrationError
     from irforge.graph import Graph
 
-    if not 0 < int8_share <= 1:
+    if int8_share is not None and not 0 < int8_share <= 1:
         raise UsageError(f"an int8 share of {int8_share:g} is not between 0 and 1")
     if target not in TARGETS:
         raise UsageError(f"there is no target '{target}'", f"Targets: {', '.join(TARGETS)}")
@@ -94,7 +94,7 @@ def quantize_model(
     costs = load_costs(costs_path, ranges, method) if costs_path else None
     apart = dict.fromkeys(last_products(graph) if decodes else (), "decoded to boxes: 256 steps are too few")
     apart |= dict.fromkeys(islands, "an FP32 island")
-    apart |= dict.fromkeys(costliest(costs.places, int8_share) if costs else (), "INT8 costs too much accuracy there")
+    apart |= dict.fromkeys(costs.left(int8_share) if costs else (), "INT8 costs too much accuracy there")
     placement = place(graph, ranges.tensors, method, rules, keep=keep, apart=apart, sizes=sizes)
     unmatched = set(keep) - {pattern for kept in placement.kept for pattern in keep if f"'{pattern}'" in kept.reason}
     if unmatched:
@@ -160,7 +160,10 @@ def quantize(
     sensitivity: Annotated[
         Path | None, typer.Option(help="COSTS.json of 'irforge sensitivity': leave in FP16 what costs most.")
     ] = None,
-    int8_share: Annotated[float, typer.Option(help="With --sensitivity: so much of the MACs stays INT8.")] = INT8_SHARE,
+    int8_share: Annotated[
+        float | None,
+        typer.Option(help="With --sensitivity: this share of the MACs stays INT8; default: as searched, else 0.9."),
+    ] = None,
     channel_scales: Annotated[
         str, typer.Option(help="factored (fastest on TensorRT-RTX), or axis: DequantizeLinear by channel.")
     ] = "factored",

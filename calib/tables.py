@@ -14,7 +14,7 @@ from irforge.calib.histogram import METHODS
 from irforge.calib.islands import Island
 
 if TYPE_CHECKING:
-    from irforge.calib.costs import Costs
+    from irforge.calib.costs import Cost, Costs, Search
     from irforge.calib.ranges import Ranges
 
 
@@ -75,19 +75,43 @@ def print_ranges(ranges: Ranges, output: Path) -> None:
 def print_costs(costs: Costs, output: Path) -> None:
     """The places that cost most, and what all cost together."""
     table = Table(title=f"{costs.model} -> {output}", title_justify="left")
-    for title, side in (("INT8 in", "left"), ("of the MACs", "right"), ("difference", "right"), ("crossing", "right")):
-        table.add_column(title, justify=side, overflow="fold")  # type: ignore[arg-type]
+    titles = ("INT8 in", "of the MACs", "lost", "alarms", "difference", "crossing")
+    for title in titles:
+        table.add_column(title, justify="left" if title == titles[0] else "right", overflow="fold")
     ranked = sorted(costs.places, key=lambda place: -place.difference)
     worst, others = ranked[:12], ranked[12:]
+
+    def row(name: str, share: float, cost: Cost) -> None:
+        figures = (f"{share:.2%}", f"{cost.lost:.1f}", f"{cost.alarms:.1f}")
+        table.add_row(name, *figures, f"{cost.difference:.3f}", f"{cost.crossed:.1f}")
+
     for place in worst:
-        names = "\n".join(place.weights)
-        table.add_row(names, f"{place.share:.2%}", f"{place.difference:.3f}", f"{place.crossed:.1f}")
+        row("\n".join(place.weights), place.share, place)
     if others:
+        lost, alarms = max(place.lost for place in others), max(place.alarms for place in others)
         share = sum(place.share for place in others)
-        table.add_row(f"{len(others)} more, each", f"{share:.2%}", f"<= {others[0].difference:.3f}", "")
-    total = sum(place.share for place in costs.places)
-    table.add_row("all at once", f"{total:.2%}", f"{costs.together.difference:.3f}", f"{costs.together.crossed:.1f}")
-    table.caption = f"of a frame's answers, and what crosses the threshold in 100 frames; n = {costs.frames}"
+        figures = (f"{share:.2%}", f"<= {lost:.1f}", f"<= {alarms:.1f}", f"<= {others[0].difference:.3f}", "")
+        table.add_row(f"{len(others)} more, each", *figures)
+    row("all at once", sum(place.share for place in costs.places), costs.together)
+    of = "detections of FP32" if costs.truth == "none" else f"targets by {costs.truth}"
+    table.caption = (
+        f"{of} lost, alarms gained, pixels or boxes crossing the threshold: in 100 frames; "
+        f"difference of a frame's answers; n = {costs.frames}"
+    )
+    Console().print(table)
+
+
+def print_search(costs: Costs, search: Search) -> None:
+    """What the search leaves in FP16, beside INT8 everywhere."""
+    convolutions = sum(len(place.nodes) for place in costs.places)
+    table = _table("the fewest convolutions in FP16")
+    limits = {"lost + alarms in 100 frames": search.max_loss, "difference": search.max_difference}
+    table.add_row("allowed", ", ".join(f"{name} <= {value:g}" for name, value in limits.items() if value is not None))
+    table.add_row("left in FP16", f"{len(search.kept)} of {convolutions}, {search.share:.2%} of all MACs")
+    for name, cost in (("then", search.cost), ("INT8 everywhere", costs.together)):
+        figures = f"lost {cost.lost:.1f}, alarms {cost.alarms:.1f}, difference {cost.difference:.3f}"
+        table.add_row(name, figures)
+    table.add_row("sets tried", str(search.trials))
     Console().print(table)
 
 

@@ -17,10 +17,6 @@ _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 def render(comparison: Comparison) -> str:
     """The page's HTML, ready to be written to a file."""
-    style = "\n".join(
-        resources.files(f"irforge.runtime.{package}").joinpath(name).read_text()
-        for package, name in (("report", "style.css"), ("comparison", "comparison.css"))
-    )
     title = f"{plural(len(comparison.contestants), 'detector')} on {comparison.data.name} {comparison.data.split}"
     body = joined(
         [
@@ -38,6 +34,15 @@ def render(comparison: Comparison) -> str:
             element("footer", f"irforge {comparison.irforge_version} · comparison {comparison.schema_version}"),
         ],
         "\n",
+    )
+    return document(title, body)
+
+
+def document(title: str, body: Markup) -> str:
+    """A whole page in the comparison's style, which the browser lets neither run scripts nor reach a network."""
+    style = "\n".join(
+        resources.files(f"irforge.runtime.{package}").joinpath(name).read_text()
+        for package, name in (("report", "style.css"), ("comparison", "comparison.css"))
     )
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
