@@ -3,7 +3,8 @@
 Three loops take turns on the same clip: the bare session on tensors prepared beforehand; one call of the detector after
 another on frames read beforehand; and `irforge run`'s pipeline, which reads, prepares, infers, decodes and hands out.
 Each has its frames a second as a share of the bare session's, and the processor's seconds a frame: what a loop adds
-there is work, what it adds in time alone is waiting.
+there is work, what it adds in time alone is waiting. Then a camera is played that gives the same frames at 70 % of the
+bare session's rate: the age of a detection when the pipeline hands it out, beside the time of one call of the detector.
 
 `--ultralytics FOLDER` puts Ultralytics' `predict` loop beside it, on the same clip, on an ONNX model of similar cost
 (an untrained YOLOv8m at 320x256), as a share of the bare session of that model. It is installed into FOLDER, an
@@ -16,7 +17,7 @@ import json
 import subprocess
 import sys
 import venv
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,9 +29,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from irforge.errors import CheckFailed, EnvironmentFault, run_command
 
 if TYPE_CHECKING:
+    from irforge.frames import Frame
     from irforge.runtime.detector import SessionDetector
 
 ALLOWED_LOSS = 0.05
+ALLOWED_DELAY = 0.10
+CAMERA_SHARE = 0.7
 YOLO = "yolov8m"
 
 _THEIRS = f"""
@@ -64,16 +68,24 @@ print(json.dumps({{"bare": bare[1:], "loop": loop[1:]}}))
 """
 
 
+def read(clip: Path, frames: int) -> list[Frame]:
+    """The first frames of a video."""
+    from itertools import islice
+
+    from irforge.runtime.sources import open_source
+
+    with open_source(clip) as source:
+        return list(islice(source, frames))
+
+
 def measure(detector: SessionDetector, clip: Path, frames: int, rounds: int) -> dict[str, dict[str, float]]:
     """Seconds and processor seconds a frame of each loop, medians over rounds in which they take turns."""
-    from itertools import islice
     from statistics import median
 
     from irforge.runtime.pipeline import Pipeline
     from irforge.runtime.sources import open_source
 
-    with open_source(clip) as source:
-        raw = list(islice(source, frames))
+    raw = read(clip, frames)
     tensors = [detector.prepare(frame)[0] for frame in raw]
     out = detector.infer(tensors[0])
 
@@ -109,6 +121,60 @@ def measure(detector: SessionDetector, clip: Path, frames: int, rounds: int) -> 
             ),
         }
         for name, times in spent.items()
+    }
+
+
+def delays(detector: SessionDetector, clip: Path, frames: int, rounds: int, period: float) -> dict[str, float]:
+    """Seconds from a frame to its detections, medians: by a call of the detector, and by the pipeline behind a camera.
+
+    The camera gives a frame every `period` seconds. Calls and camera take turns; a call comes at the same rate.
+    """
+    from statistics import median
+    from time import monotonic, sleep
+
+    from irforge.runtime.pipeline import Pipeline
+    from irforge.runtime.sources import Source, SourceFrame
+
+    raw = read(clip, frames)
+
+    class Camera(Source):
+        name, live = "camera", True
+
+        def records(self) -> Iterator[SourceFrame]:
+            start = monotonic()
+            for index, frame in enumerate(raw):
+                sleep(max(0.0, start + index * period - monotonic()))
+                yield SourceFrame(index, self.name, index * period, frame, monotonic())
+
+    calls: list[float] = []
+    ages: list[float] = []
+    shares: list[float] = []
+    dropped = 0
+    for turn in range(rounds + 1):
+        called: list[float] = []
+        for frame in raw:
+            start = perf_counter()
+            detector(frame)
+            called.append(perf_counter() - start)
+            sleep(max(0.0, period - called[-1]))
+        with Pipeline(detector, [Camera()]) as results:
+            for _ in results:
+                pass
+        # The first round warms up.
+        if turn:
+            aged = list(results.counts.ages)
+            calls += called
+            ages += aged
+            shares.append(median(aged) / median(called))
+            dropped += results.counts.dropped
+    return {
+        "period": period,
+        "call": median(calls),
+        "age": median(ages),
+        "call_p99": sorted(calls)[int(0.99 * len(calls))],
+        "age_p99": sorted(ages)[int(0.99 * len(ages))],
+        "share_of_call": median(shares),
+        "dropped": dropped,
     }
 
 
@@ -149,21 +215,32 @@ def main(
     rounds: Annotated[int, typer.Option(min=1, help="In which the loops take turns.")] = 5,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of each session.")] = 2,
     ultralytics: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Put its predict loop beside.")] = None,
-    check: Annotated[bool, typer.Option("--check", help="Fail if the pipeline loses more than 5 %.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Fail if the pipeline loses more than 5 %, or delays by 10 %.")
+    ] = False,
 ) -> None:
     """Throughput of the pipeline beside the bare session's."""
     from irforge.files import write_json
     from irforge.runtime.detector import load
 
-    figures: dict[str, Any] = {"clip": clip.name, "frames": frames, "rounds": rounds, "threads": threads, "models": {}}
+    figures: dict[str, Any] = {"clip": clip.name, "frames": frames, "rounds": rounds, "threads": threads}
+    figures |= {"models": {}, "delays": {}}
     for path in models:
         with load(path, threads=threads) as detector:
             figures["models"][path.name] = rows = measure(detector, clip, frames, rounds)
+            period = rows["bare session"]["seconds_a_frame"] / CAMERA_SHARE
+            figures["delays"][path.name] = delays(detector, clip, frames, rounds, period)
         for name, row in rows.items():
             typer.echo(
                 f"{path.name}, {name}: {1 / row['seconds_a_frame']:.1f} frames a second,"
                 f" {row['share_of_bare']:.1%} of the bare session's, processor {row['processor_seconds_a_frame']:.4f} s"
             )
+        row = figures["delays"][path.name]
+        typer.echo(
+            f"{path.name}, a frame every {row['period'] * 1e3:.1f} ms: {row['age'] * 1e3:.1f} ms from capture to"
+            f" detections (p99 {row['age_p99'] * 1e3:.1f}), {row['share_of_call']:.1%} of a call's"
+            f" {row['call'] * 1e3:.1f} ms (p99 {row['call_p99'] * 1e3:.1f}); {row['dropped']} frames dropped"
+        )
     if ultralytics is not None:
         figures["ultralytics"] = row = theirs(ultralytics, clip, frames, rounds, threads)
         typer.echo(
@@ -176,6 +253,9 @@ def main(
         lost = 1 - rows["pipeline"]["share_of_bare"]
         if check and lost > ALLOWED_LOSS:
             raise CheckFailed(f"the pipeline loses {lost:.1%} of the bare session's frames a second with '{name}'")
+        later = figures["delays"][name]["share_of_call"] - 1
+        if check and later > ALLOWED_DELAY:
+            raise CheckFailed(f"detections are {later:.1%} older than a call of the detector takes with '{name}'")
 
 
 if __name__ == "__main__":
