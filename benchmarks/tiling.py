@@ -86,7 +86,8 @@ def measure(path: Path, overlap: int, frames: int, count: int, threads: int) -> 
     from irforge.contract import Squash
     from irforge.datasets import open_dataset
     from irforge.runtime.detector import SessionDetector, load
-    from irforge.runtime.tiling import TiledDetector, Tiling
+    from irforge.runtime.tiling import TiledDetector
+    from irforge.tiles import Tiling
 
     dataset = open_dataset("SIRST-V2")
     pool = targets(dataset, LARGEST)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from irforge.errors import UsageError, run_command
+from irforge.options import Tile
 
 if TYPE_CHECKING:
     from irforge.contract import Contract
@@ -34,6 +35,7 @@ def bench_models(
     data: str = "",
     data_root: Path | None = None,
     protocol: str | None = None,
+    tile: int | None = None,
     reference: Path | None = None,
     sizes: Sequence[tuple[int, int]] = (),
     threads: int = 1,
@@ -51,6 +53,7 @@ def bench_models(
         plan: how much to measure at a size (height, width).
         data: NAME[:SPLIT] or a path; by default the frames that come with the package.
         protocol: see `irforge.runtime.measure.under_protocol`.
+        tile: see `irforge.tiles.in_tiles`.
         reference: the checkpoint that the models were exported from.
         sizes: (height, width) at which models of dynamic size are measured.
         threads: CPU threads of every session.
@@ -64,8 +67,11 @@ def bench_models(
     from irforge.datasets import open_dataset
     from irforge.runtime.measure import LOOK_EVERY, measure
 
+    if tile is not None and protocol is not None:
+        raise UsageError(f"frames are either cut (--tile) or fitted whole (--protocol {protocol})", "Give one of them")
     settings = {
         "protocol": protocol,
+        "tile": tile,
         "backend": backend,
         "threads": threads,
         "trust_engine": trust_engine,
@@ -98,6 +104,7 @@ def bench(
     protocol: Annotated[
         str | None, typer.Option(metavar="squash|native", help="Instead of what the contracts say of a frame's size.")
     ] = None,
+    tile: Tile = None,
     reference: Annotated[
         Path | None, typer.Option(metavar="CHECKPOINT", help="The trained network that all are compared with.")
     ] = None,
@@ -126,7 +133,10 @@ def bench(
     trust_engine: Annotated[bool, typer.Option(help="Load an engine that no sidecar vouches for.")] = False,
     custom_ops: Annotated[str, typer.Option(help="Of .onnx files: body, or plugin for native operators.")] = "body",
 ) -> None:
-    """Measure what each precision costs and gains: accuracy, parity, latency, into a report."""
+    """Measure what each precision costs and gains: accuracy, parity, latency, into a report.
+
+    With --tile all times and figures are of whole frames.
+    """
     from irforge.runtime.benchmark import Schedule
     from irforge.runtime.custom_ops import parse_life
     from irforge.runtime.measure import Plan
@@ -141,6 +151,7 @@ def bench(
         data=data,
         data_root=data_root,
         protocol=protocol,
+        tile=tile,
         reference=reference,
         sizes=[_size(text) for text in size or ()],
         threads=threads,
@@ -175,6 +186,7 @@ def _entry(
     path: Path,
     size: tuple[int, int] | None,
     protocol: str | None,
+    tile: int | None,
     backend: str | None,
     threads: int,
     trust_engine: bool,
@@ -182,8 +194,10 @@ def _entry(
 ) -> Entry:
     from irforge.runtime.backends import open_session
     from irforge.runtime.measure import Entry, at_size, under_protocol
+    from irforge.tiles import in_tiles
 
-    contract = under_protocol(at_size(_contract(path), size), protocol)
+    sized = at_size(_contract(path), size)
+    contract = under_protocol(sized, protocol) if tile is None else in_tiles(sized, tile)
     life: Life = custom_ops if _has_custom_ops(path) else "body"
     name = path.name if size is None else f"{path.name} at {size[0]}x{size[1]}"
     return Entry(

@@ -13,6 +13,10 @@ from irforge.runtime.clocks import distribution, drift, median
 from irforge.runtime.detector import SessionDetector
 from irforge.runtime.power import resident_bytes
 from irforge.runtime.report.times import BatchPoint, Latency, RoundMedians, Sustained, Window
+from irforge.runtime.tiling import TiledDetector
+
+Timed = SessionDetector | TiledDetector
+"""A frame is a whole one for both."""
 
 WINDOWS = 60
 """Parts of a sustained run: enough for its shape, and few enough that each p99 has its calls."""
@@ -38,7 +42,7 @@ class Schedule:
 
 
 def measure_latency(
-    detectors: Mapping[str, SessionDetector],
+    detectors: Mapping[str, Timed],
     frames: Sequence[Frame],
     schedule: Schedule,
     *,
@@ -48,7 +52,8 @@ def measure_latency(
     """Time every detector on the same frames, interleaved, so that a disturbance strikes all alike.
 
     The frame clock runs around the whole call, raw frame in, detections out. The host clock is the session's own part
-    of that call. The GPU clock is what the session's device reports, if it has one.
+    of that call. The GPU clock is what the session's device reports, if it has one. Where a detector cuts the frame
+    into tiles, all of them count.
 
     Args:
         detectors: by name.
@@ -77,7 +82,7 @@ def measure_latency(
 
 
 def measure_sustained(
-    detector: SessionDetector,
+    detector: Timed,
     frames: Sequence[Frame],
     seconds: float,
     *,
@@ -180,11 +185,11 @@ class _Clocks:
     rescore: list[float] = field(default_factory=list)
     gpu: list[float] = field(default_factory=list)
 
-    def time(self, detector: SessionDetector, frame: Frame) -> None:
+    def time(self, detector: Timed, frame: Frame) -> None:
         start = perf_counter()
         detector(frame)
         self.frame.append(perf_counter() - start)
-        stages, device = detector.last_times, detector.session.last_timings
+        stages, device = detector.last_times, detector.last_timings
         self.prepare.append(stages.prepare)
         self.host.append(stages.infer)
         self.decode.append(stages.decode)
@@ -193,7 +198,7 @@ class _Clocks:
         if device is not None:
             self.gpu.append(device.compute)
 
-    def latency(self, detector: SessionDetector, schedule: Schedule, threads: int) -> Latency:
+    def latency(self, detector: Timed, schedule: Schedule, threads: int) -> Latency:
         session = detector.session
         complete = len(self.gpu) == len(self.frame)
         if complete:

@@ -22,7 +22,7 @@ from irforge.runtime.backends import choose_backend, open_session
 from irforge.runtime.custom_ops import Life
 from irforge.runtime.rescoring import SessionRescorer, open_rescorer
 from irforge.runtime.sidecar import read_sidecar
-from irforge.session import Array, Session, StageTimes
+from irforge.session import Array, Session, StageTimes, Timings
 
 
 def load(
@@ -107,6 +107,11 @@ class SessionDetector:
         self._rescorer = rescorer
         self._shape: tuple[int, ...] = ()
         self._outputs: dict[str, Array] | None = None
+
+    @property
+    def last_timings(self) -> Timings | None:
+        """What the device's own clock says of the last run; None where it has none."""
+        return self.session.last_timings
 
     def __call__(self, frame: Frame, where: str = "frame") -> Detections:
         """Detect in one raw frame, H x W or H x W x 3 (RGB), of the contract's bit depth.

@@ -11,10 +11,11 @@ from time import perf_counter
 from typing import Literal
 
 from irforge import __version__
-from irforge.contract import Contract, InputSpec, OutputSpec, PadToMultiple, Squash
+from irforge.contract import Contract, InputSpec, OutputSpec, PadToMultiple, Squash, Tile
 from irforge.datasets import Dataset, Sample
 from irforge.errors import UsageError
 from irforge.files import sha256_of_file
+from irforge.frames import Frame
 from irforge.metrics.coco import coco_ap
 from irforge.runtime.benchmark import Schedule, measure_latency
 from irforge.runtime.endurance import endurance
@@ -25,12 +26,14 @@ from irforge.runtime.machine import environment, usable_cores
 from irforge.runtime.opened import Opened, Watched, open_entry, run_alone
 from irforge.runtime.parity import ParityReport, compare
 from irforge.runtime.power import find_probes, resident_bytes
-from irforge.runtime.report.schema import Data, Model, Report
+from irforge.runtime.report.schema import Data, Model, Report, Tiles
 from irforge.runtime.report.times import Latency
 from irforge.runtime.report.wording import size_text
 from irforge.runtime.rescoring import companion_file, companion_of
+from irforge.runtime.tiling import TiledDetector
 from irforge.runtime.trtexec import measuring_commands
 from irforge.session import Session
+from irforge.tiles import Tiling, tile_overlap
 
 _GIVES = {"mask": "a mask", "boxes": "boxes"}
 LOOK_EVERY = 0.5
@@ -98,6 +101,8 @@ def protocol_words(spec: InputSpec) -> str:
     """How a frame becomes the model's size, in words."""
     size = size_text(*spec.size)
     kind = spec.fit.kind
+    if isinstance(spec.fit, Tile):
+        return f"tiles of {size} that overlap by {spec.fit.overlap} pixels: frames at their own size, scored whole"
     if kind == "squash":
         filters = {"antialias": "antialiased", "linear": "not antialiased", "nearest": "nearest pixel"}
         return f"squash: frames resized to {size}, {filters[spec.resize]}"
@@ -199,7 +204,7 @@ def _measure_size(
             run_alone(entry, opened[entry.name], frames, plan, watched, progress)
         end = resident_bytes()
         others = [e for e in entries if e is not reference]
-        sessions = {name: detector.session for name, detector in detectors.items()}
+        sessions = {name: one if isinstance(one, TiledDetector) else one.session for name, one in detectors.items()}
         parity = compare(
             sessions[reference.name],
             {e.name: sessions[e.name] for e in others},
@@ -216,7 +221,15 @@ def _measure_size(
             variant = "" if alone else entry.path.name.removesuffix(".onnx")
             model = opened[entry.name]
             model.memory = model.memory.model_copy(update={"end": end})
-            yield _model(entry, variant, contract, model, latency[entry.name], parity)
+            tiles = _tiles(model.detector, frames) if isinstance(model.detector, TiledDetector) else None
+            yield _model(entry, variant, contract, model, latency[entry.name], parity, tiles)
+
+
+def _tiles(detector: TiledDetector, frames: Sequence[Frame]) -> Tiles:
+    spec = detector.contract.input
+    overlap = tile_overlap(spec)
+    counts = [len(Tiling(frame.shape[0], frame.shape[1], spec.size, overlap).corners) for frame in frames]
+    return Tiles(overlap=overlap, fewest=min(counts), most=max(counts), a_run=detector.tiles_a_run)
 
 
 def _bytes_of_companion(entry: Entry) -> int:
@@ -274,7 +287,13 @@ def _shared_contract(entries: list[Entry]) -> Contract:
 
 
 def _model(
-    entry: Entry, variant: str, contract: Contract, model: Opened, latency: Latency, parity: ParityReport
+    entry: Entry,
+    variant: str,
+    contract: Contract,
+    model: Opened,
+    latency: Latency,
+    parity: ParityReport,
+    tiles: Tiles | None,
 ) -> Model:
     session = model.detector.session
     height, width = entry.size
@@ -291,6 +310,7 @@ def _model(
         sha256=sha256_of_file(entry.path),
         file_bytes=entry.path.stat().st_size + _bytes_of_companion(entry),
         protocol=protocol_words(contract.input),
+        tiles=tiles,
         threshold=contract.output.score_threshold,
         accuracy=accuracy,
         parity=result,

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 from irforge.contract import Contract
 from irforge.frames import Frame
-from irforge.runtime.benchmark import WINDOWS, measure_batches, measure_sustained
+from irforge.runtime.benchmark import WINDOWS, Timed, measure_batches, measure_sustained
 from irforge.runtime.detector import SessionDetector
 from irforge.runtime.power import Probe, Watch, gpu_bytes, resident_bytes
 from irforge.runtime.report.times import BatchPoint, ColdStart, Memory, Readings, Sustained
 from irforge.runtime.rescoring import SessionRescorer, open_rescorer
 from irforge.runtime.sidecar import read_sidecar
+from irforge.runtime.tiling import TILES_A_RUN, TiledDetector
 
 if TYPE_CHECKING:
     from irforge.runtime.measure import Entry, Plan, Progress
@@ -41,7 +42,7 @@ class Watched:
 class Opened:
     """A model that is ready: its detector, and what it took to get there; and, later, how it held out."""
 
-    detector: SessionDetector
+    detector: Timed
     rescorer: SessionRescorer | None
     start: ColdStart
     memory: Memory
@@ -60,7 +61,7 @@ def open_entry(
     rescorer = open_rescorer(entry.contract, entry.path if entry.role == "candidate" else home, threads)
     if rescorer is not None:
         stack.enter_context(rescorer)
-    detector = SessionDetector(session, contract, entry.name, rescorer=rescorer)
+    detector = _detector(SessionDetector(session, contract, entry.name, rescorer=rescorer), entry)
     ready = perf_counter()
     loaded = [name for name in _LIBRARIES if name in sys.modules and name not in known]
     first = perf_counter()
@@ -68,6 +69,14 @@ def open_entry(
     start = ColdStart(opening=1e3 * (ready - begin), first_frame=1e3 * (perf_counter() - first), loaded=loaded)
     memory = Memory(before=resident, after=resident_bytes(), gpu_before=on_gpu, gpu_after=gpu_bytes(watched.probes))
     return Opened(detector, rescorer, start, memory)
+
+
+def _detector(detector: SessionDetector, entry: Entry) -> Timed:
+    fit = detector.contract.input.fit
+    if fit.kind != "tile":
+        return detector
+    most = None if detector.batch else _largest_batch(entry)
+    return TiledDetector(detector, fit.overlap, most and min(most, TILES_A_RUN))
 
 
 def run_alone(
@@ -80,6 +89,9 @@ def run_alone(
             sustained = measure_sustained(model.detector, frames, plan.sustained, tick=tick)
         model.sustained = sustained.model_copy(update={"readings": watch.readings})
     if not plan.batches:
+        return
+    if isinstance(model.detector, TiledDetector):
+        model.batch_note = f"the tiles of a frame fill its batches, of {model.detector.tiles_a_run}"
         return
     fixed, most = model.detector.batch, _largest_batch(entry)
     if fixed:

@@ -7,16 +7,14 @@ from typing import Annotated, Literal
 
 import typer
 
+from irforge.options import Tile as Tile
+
 ModelFile = Annotated[Path, typer.Argument(help="The deployable: an .onnx file, or an engine with its sidecar.")]
 Backend = Annotated[str | None, typer.Option(help="Instead of the fastest one here.")]
 Threshold = Annotated[float | None, typer.Option(min=0, max=1, help="Score threshold, instead of the contract's.")]
 TrustEngine = Annotated[bool, typer.Option(help="Load an engine that no sidecar vouches for.")]
 CustomOps = Annotated[str, typer.Option(help="Of an .onnx file: body, or plugin for native operators.")]
 
-Tile = Annotated[
-    int | None,
-    typer.Option(min=0, metavar="OVERLAP", help="Cut frames into tiles of the model's size that overlap: 32, say."),
-]
 Track = Annotated[bool, typer.Option("--track", help="Follow targets from frame to frame.")]
 TrackBy = Annotated[Literal["centre", "overlap"], typer.Option(help="Overlap is for targets of 20 pixels and more.")]
 TrackReach = Annotated[

@@ -6,8 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Protocol
 
-from irforge.contract import Contract
+from irforge.contract import Contract, Tile
 from irforge.datasets import Sample
 from irforge.errors import CheckFailed, UsageError
 from irforge.frames import prepare
@@ -18,7 +19,10 @@ from irforge.runtime.report.wording import plural
 from irforge.runtime.tally import FrameRead, Judge
 from irforge.runtime.tally_boxes import BoxJudge
 from irforge.runtime.tally_masks import MaskJudge
+from irforge.runtime.tiled_parity import TiledJudge, TileRuns
+from irforge.runtime.tiling import TiledDetector
 from irforge.session import Array, Session
+from irforge.tiles import whole_frame
 
 CROPS_PER_MODEL = 8
 _JUDGES: Mapping[OutputKind, Callable[[Contract, str], Judge]] = {"mask": MaskJudge, "boxes": BoxJudge}
@@ -52,8 +56,8 @@ def require(name: str, parity: Parity) -> None:
 
 
 def compare(
-    reference: Session,
-    candidates: Mapping[str, Session],
+    reference: Session | TiledDetector,
+    candidates: Mapping[str, Session | TiledDetector],
     samples: Iterable[Sample],
     contract: Contract,
     *,
@@ -70,7 +74,7 @@ def compare(
     crops, of boxes also the detections, so any number of frames will do.
 
     Args:
-        reference: what the candidates should be equal to.
+        reference: what the candidates should be equal to; all are tiled where the contract's fit is `tile`.
         candidates: by name.
         samples: a Dataset or any part of one; all with truth or all without.
         contract: the input, output and threshold that all of them share.
@@ -87,15 +91,22 @@ def compare(
         EnvironmentFault: boxes have truth, and faster-coco-eval is not installed.
     """
     judge = _JUDGES[contract.output.kind](contract, reference_name)
+    spec = contract.input
+    if isinstance(spec.fit, Tile):
+        lowest = min([contract.output.score_threshold, *(one.spec.lower for one in (rescorers or {}).values())])
+        judge, spec = TiledJudge(judge, contract, lowest), whole_frame(spec, spec.fit.overlap)
     held = limits or {}
     tallies = {name: judge.tally(held.get(name, ()), crops) for name in candidates}
-    sessions = {reference_name: reference, **candidates}
+    sessions: dict[str, Runs] = {
+        name: TileRuns(one) if isinstance(one, TiledDetector) else one
+        for name, one in {reference_name: reference, **candidates}.items()
+    }
     frames = with_truth = 0
     with ThreadPoolExecutor(workers) as pool:
         for sample in samples:
             raw = sample.frame()
-            feed, geometry = prepare(raw, contract.input, f"'{sample.frame_path}'")
-            outputs = _run_all(sessions, {contract.input.name: feed}, pool)
+            feed, geometry = prepare(raw, spec, f"'{sample.frame_path}'")
+            outputs = _run_all(sessions, {spec.name: feed}, pool)
             answers = {name: judge.read(output, geometry, name) for name, output in outputs.items()}
             for name, rescorer in (rescorers or {}).items():
                 found = rescorer.apply(answers[name].detections, eight_bit(raw, contract.input), 0.0)
@@ -113,8 +124,17 @@ def compare(
     return ParityReport(base, {name: tally.result(base, reference_name, frames) for name, tally in tallies.items()})
 
 
+class Runs(Protocol):
+    """A Session, or one that is shown frames in tiles."""
+
+    @property
+    def thread_rule(self) -> str: ...
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]: ...
+
+
 def _run_all(
-    sessions: Mapping[str, Session], feeds: Mapping[str, Array], pool: ThreadPoolExecutor
+    sessions: Mapping[str, Runs], feeds: Mapping[str, Array], pool: ThreadPoolExecutor
 ) -> dict[str, dict[str, Array]]:
     bound = {name for name, session in sessions.items() if session.thread_rule == "the creating thread"}
     running = {name: pool.submit(sessions[name].run, feeds) for name in sessions if name not in bound}

@@ -33,7 +33,7 @@ HEAVY = {
 }
 TORCH = {"torch", "torchvision", "pytorch_lightning", "lightning"}
 # Of our own modules, what a script's top may import: none of these imports anything heavy.
-LIGHT = {"irforge", "irforge.errors", "irforge.files", "irforge.runtime", "irforge.runtime.options"}
+LIGHT = {"irforge", "irforge.errors", "irforge.files", "irforge.options", "irforge.runtime", "irforge.runtime.options"}
 
 
 def module_name(path: Path) -> str:

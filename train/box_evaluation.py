@@ -19,8 +19,9 @@ from irforge.metrics.boxes import BoxMetrics, BoxResult
 from irforge.metrics.fewshot import FewShotResult, few_shot_ap
 from irforge.metrics.nocoap import NocoMetrics, PointResult
 from irforge.rescoring import Rescorer, eight_bit
+from irforge.tiles import merge
 from irforge.train.detectors.base import Deployable
-from irforge.train.evaluation import Figures, figure_text, present, protocol_spec
+from irforge.train.evaluation import TILE, Figures, figure_text, frame_tiles, present, protocol_spec
 
 
 def detect(deployable: Deployable, contract: Contract, frame: Tensor, geometry: Geometry) -> Detections:
@@ -79,16 +80,26 @@ def _renumbered(truth: BoxTruth | None, numbers: npt.NDArray[np.int64]) -> BoxTr
 
 
 @torch.inference_mode()
-def find_boxes(deployable: Deployable, contract: Contract, dataset: Dataset, protocol: str) -> list[Detections]:
+def find_boxes(
+    deployable: Deployable, contract: Contract, dataset: Dataset, protocol: str, threshold: float = 0.0
+) -> list[Detections]:
     """All detections of every frame, in frame pixels.
 
     `squash`: frames fitted to the input size as the contract says. `native`: at their own size, padded to the stride.
+    `tile`: at their own size in tiles; what two tiles see is one detection, and those above the threshold are joined
+    as if there were no others.
     """
     spec = protocol_spec(contract.input, protocol, deployable.stride)
     found = []
     for sample in dataset:
         tensor, geometry = prepare(sample.frame(), spec, str(sample.frame_path))
-        found.append(detect(deployable, contract, torch.from_numpy(tensor), geometry))
+        if protocol == TILE:
+            tiling = frame_tiles(contract.input, geometry.frame_height, geometry.frame_width)
+            tiles = zip(tiling.cut(tensor), tiling.geometries, strict=True)
+            parts = [detect(deployable, contract, torch.from_numpy(np.ascontiguousarray(t)), g) for t, g in tiles]
+            found.append(merge(parts, tiling, threshold))
+        else:
+            found.append(detect(deployable, contract, torch.from_numpy(tensor), geometry))
     return found
 
 
@@ -144,7 +155,7 @@ def evaluate_boxes(
         InputError: a frame has no boxes, or no class is known to both sides.
     """
     judged = judged_by_name(dataset, contract)
-    found = find_boxes(deployable, contract, judged.dataset, protocol)
+    found = find_boxes(deployable, contract, judged.dataset, protocol, threshold)
     if rescorer is not None:
         found = judge_again(found, judged.dataset, contract, rescorer)
     return score_boxes(found, judged, contract, threshold, novel)

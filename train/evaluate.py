@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from irforge.errors import InputError, UsageError, run_command
+from irforge.options import Tile
 
 if TYPE_CHECKING:
     from irforge.contract import Contract
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 def evaluate(
     checkpoint: Annotated[Path, typer.Argument(help="best.safetensors, or a published pickle with --trust.")],
     data: Annotated[list[str], typer.Option(help="NAME[:SPLIT][@CLASSES] or path; repeat for several.")],
-    protocol: Annotated[str, typer.Option(help="squash, native or both.")] = "both",
+    protocol: Annotated[str | None, typer.Option(help="squash, native or both. [default: both]")] = None,
+    tile: Tile = None,
     threshold: Annotated[float | None, typer.Option(min=0, max=1, help="In place of the contract's.")] = None,
     legacy: Annotated[bool, typer.Option("--legacy", help="Count Pd and Fa as the published code does.")] = False,
     trust: Annotated[bool, typer.Option("--trust", help="Read a pickle; it comes from someone you trust.")] = False,
@@ -48,17 +50,23 @@ def evaluate(
 
     Masks: IoU, nIoU, Pd, Fa. Boxes: COCO AP, F1 at IoU 0.5 and 0.3 and at 3 pixels between centres, mNoCoAP; classes go
     by name. With novel classes: nAP, nAP50, nAP75, the base classes' bAP; on all frames ('paper'), and where shots were
-    drawn from them on the others too ('-strict').
+    drawn from them on the others too ('-strict'). With --tile all of them are of whole frames.
     """
     from irforge import files
     from irforge.datasets import open_dataset
+    from irforge.tiles import in_tiles
     from irforge.train.checkpoint import load_deployable
-    from irforge.train.evaluation import PROTOCOLS, novel_classes, table_line
+    from irforge.train.evaluation import PROTOCOLS, TILE, novel_classes, table_line
 
-    if protocol not in (*PROTOCOLS, "both"):
+    if tile is not None and protocol is not None:
+        raise UsageError(f"frames are either cut (--tile) or fitted whole (--protocol {protocol})", "Give one of them")
+    if protocol not in (None, *PROTOCOLS, "both"):
         raise UsageError(f"there is no protocol '{protocol}'", f"Protocols: {', '.join(PROTOCOLS)}, both")
     root = None if data_root is None else str(data_root)
     deployable, contract = load_deployable(checkpoint, trust=trust)
+    if tile is not None:
+        contract = in_tiles(contract, tile)
+    protocols = (TILE,) if tile is not None else PROTOCOLS if protocol in (None, "both") else (protocol,)
     level = contract.output.score_threshold if threshold is None else threshold
     shots = [open_dataset(name, root) for name in support or ()]
     opened = [open_dataset(name, root) for name in data]
@@ -75,18 +83,21 @@ def evaluate(
     for dataset in opened:
         few = novel_classes(contract, dataset, novel)
         for frames, part in few_shot_frames(dataset, shots) if few else [("", dataset)]:
-            for chosen in PROTOCOLS if protocol == "both" else (protocol,):
+            cut = tile_facts(contract, part) if tile is not None else {}
+            for chosen in protocols:
                 maps = None if save_maps is None else save_maps / dataset.name / chosen
                 for judge, found in figures(deployable, contract, part, chosen, level, legacy, maps, few, rescorer):
+                    label = f"{part.name}:{part.split}"
                     if not rows:
                         typer.echo(table_line("data", "n", "protocol", found.table))
-                    label = f"{part.name}:{part.split}"
+                    if cut and not judge:
+                        typer.echo(tile_line(label, cut))
                     shown = f"{label} +{judge}" if judge else label
                     typer.echo(table_line(shown, str(found.frames), chosen, found.table.values()))
                     own: dict[str, Any] = {"data": label, "protocol": chosen, "threshold": level, "legacy": legacy}
                     own |= {"novel": few, "frames_taken": frames} if few else {}
                     own |= {"rescoring": rescorer.spec.model_dump(mode="json")} if judge and rescorer else {}
-                    rows.append(own | found.full)
+                    rows.append(own | cut | found.full)
     if json is not None:
         files.write_json(json, {"checkpoint": str(checkpoint), "results": rows})
 
@@ -113,11 +124,27 @@ def figures(
     judged = judged_by_name(dataset, contract)
     if judged.note:
         typer.echo(f"{dataset.name}:{dataset.split}: {judged.note}", err=True)
-    found = find_boxes(deployable, contract, judged.dataset, protocol)
+    found = find_boxes(deployable, contract, judged.dataset, protocol, threshold)
     yield "", score_boxes(found, judged, contract, threshold, novel)
     if rescorer is not None:
         again = judge_again(found, judged.dataset, contract, rescorer)
         yield rescorer.spec.method, score_boxes(again, judged, contract, threshold, novel)
+
+
+def tile_facts(contract: Contract, dataset: Dataset) -> dict[str, Any]:
+    """How the frames of a dataset are cut, for the record: size and overlap of tiles, and fewest and most a frame."""
+    from irforge.tiles import tile_overlap
+    from irforge.train.evaluation import frame_tiles
+
+    spec = contract.input
+    counts = {len(frame_tiles(spec, *sample.frame().shape[:2]).corners) for sample in dataset}
+    return {"tile": list(spec.size), "overlap": tile_overlap(spec), "tiles_a_frame": [min(counts), max(counts)]}
+
+
+def tile_line(label: str, facts: dict[str, Any]) -> str:
+    (height, width), (fewest, most) = facts["tile"], facts["tiles_a_frame"]
+    count = f"{most}" if fewest == most else f"{fewest} to {most}"
+    return f"{label}: each frame in {count} tiles of {width}x{height} that overlap by {facts['overlap']} pixels"
 
 
 def few_shot_frames(dataset: Dataset, shots: list[Dataset]) -> list[tuple[str, Dataset]]:

@@ -20,20 +20,27 @@ from irforge.errors import ArtifactError, InputError, UsageError
 from irforge.frames import prepare, resize_mask
 from irforge.metrics import PixelMetrics, PixelResult
 from irforge.rescoring import Rescorer
+from irforge.tiles import Tiling, stitch, tile_overlap, whole_frame
 from irforge.train.detectors.base import Deployable
 
 PROTOCOLS = ("squash", "native")
+TILE = "tile"
+"""Frames at their own size, cut into tiles of the contract's; no published table is by this protocol."""
+
 LARGEST_SIDE = 8192
 
 
 def protocol_spec(spec: InputSpec, protocol: str, stride: int) -> InputSpec:
-    """The input for a protocol: `squash` as the contract has it, `native` unresized and padded to the stride.
+    """The input for a protocol: `squash` as the contract has it, `native` unresized and padded to the stride, `tile` a
+    whole frame for an input that takes it in tiles.
 
     Raises:
         UsageError: no such protocol.
     """
     if protocol == "squash":
         return spec
+    if protocol == TILE:
+        return whole_frame(spec, tile_overlap(spec))
     if protocol != "native":
         raise UsageError(f"there is no protocol '{protocol}'", f"Protocols: {', '.join(PROTOCOLS)}")
     opt = -(-256 // stride) * stride
@@ -56,6 +63,7 @@ def evaluate_masks(
 
     `squash`: frame and mask are resized to the contract's size (mask by Pillow's NEAREST) and scored there, as MSHNet
     does. `native`: the frame is padded, the padding cropped off again, and scored at its own size, as BasicIRSTD does.
+    `tile`: the frame is cut into tiles, their maps are stitched, and scored at the frame's own size.
 
     Raises:
         InputError: a frame has no mask.
@@ -67,12 +75,26 @@ def evaluate_masks(
         if mask is None:
             raise InputError(f"'{dataset.name}' has no mask for '{sample.id}'", "These metrics need masks")
         tensor, geometry = prepare(sample.frame(), chosen, str(sample.frame_path))
-        probability = deployable(torch.from_numpy(tensor))[0, 0].numpy()
+        if protocol == TILE:
+            tiling = frame_tiles(spec, *tensor.shape[2:])
+            probability = stitch([_map_of(deployable, tile) for tile in tiling.cut(tensor)], tiling)
+        else:
+            probability = _map_of(deployable, tensor)
         found = np.asarray(geometry.crop(probability), np.float32)
         if maps is not None:
             save_map(maps / f"{sample.id}.png", found)
         metrics.update(found, resize_mask(mask, geometry.content_height, geometry.content_width))
     return metrics.result()
+
+
+def _map_of(deployable: Deployable, tensor: npt.NDArray[Any]) -> npt.NDArray[np.generic]:
+    plane: npt.NDArray[np.generic] = deployable(torch.from_numpy(np.ascontiguousarray(tensor)))[0, 0].numpy()
+    return plane
+
+
+def frame_tiles(spec: InputSpec, height: int, width: int) -> Tiling:
+    """How an input of fit `tile` cuts a frame."""
+    return Tiling(height, width, spec.size, tile_overlap(spec))
 
 
 def save_map(path: Path, probability: npt.NDArray[np.float32]) -> None:

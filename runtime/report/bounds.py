@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from irforge.runtime.boards import BOARDS, Board, Bound, frame_bound, intensity, ridge
+from irforge.runtime.boards import BOARDS, CHECKED, Board, Bound, frame_bound, intensity, ridge
 from irforge.runtime.report.markup import Cell, Markup, Row, element, heading, joined, named, table, text
 from irforge.runtime.report.schema import EngineFacts, Model, Report
 from irforge.runtime.report.wording import NOT_MEASURED, milliseconds, precision_name, quantity, size_text
@@ -40,10 +40,13 @@ def bound_of(model: Model, board: Board) -> Bound | None:
 
 
 def boards(report: Report) -> Markup:
-    """Bounds beside what was measured, which is nothing unless the report's own GPU is on the list."""
+    """Bounds beside what was measured, which is nothing unless the report's own GPU is on the list.
+
+    A plan's bound is of one run, and a frame in tiles takes several: these models are left out.
+    """
     parts = []
     for size in report.sizes:
-        models = [m for m in report.at_size(size) if any(plan.macs for plan in m.engines)]
+        models = [m for m in report.at_size(size) if m.tiles is None and any(plan.macs for plan in m.engines)]
         if not models:
             continue
         headers = ["Board"]
@@ -58,9 +61,12 @@ def boards(report: Report) -> Markup:
         parts += [heading(size_text(*size), "milliseconds a frame, the session alone"), table(headers, rows)]
     if not parts:
         return Markup("")
-    sources = "".join(f"<li>{text(board.name)}: {text(board.source)}.</li>" for board in BOARDS)
+    sources = "".join(
+        f"<li>{text(board.name)}: {text(board.document)}. Derived: {text(board.derived)}.</li>" for board in BOARDS
+    )
     parts.append(element("p", _NOTE, "note"))
-    parts.append(Markup(f"<details><summary>Where the peaks are from</summary><ul>{sources}</ul></details>"))
+    whence = f"<p>{text(CHECKED)}</p><ul>{sources}</ul>"
+    parts.append(Markup(f"<details><summary>Where the peaks are from</summary>{whence}</details>"))
     return joined([*parts, _roofline(report)])
 
 
@@ -73,7 +79,8 @@ def _bound_cell(bound: Bound | None) -> Cell:
 
 def _measured(report: Report, model: Model, board: Board) -> Cell:
     gpu = model.latency.gpu if model.latency and model.device != "cpu" else None
-    here = re.search(rf"\b{re.escape(board.known_as)}\b", report.environment.gpu)
+    modes = {readings.power_mode.partition(" (")[0] for readings in report.readings}
+    here = re.search(rf"\b{re.escape(board.known_as)}\b", report.environment.gpu) and board.mode in {"", *modes}
     return Cell(milliseconds(gpu.p50) if gpu and here else NOT_MEASURED)
 
 
@@ -83,6 +90,8 @@ def _roofline(report: Report) -> Markup:
     rows: list[Row] = []
     known: list[Model] = []
     for model in report.models:
+        if model.tiles:
+            continue
         plan = next((p for p in model.engines if p.macs and p.bytes_moved), None)
         if plan is not None and plan.bytes_moved:
             at = f"{intensity(plan.macs, plan.bytes_moved):.1f}"
@@ -128,6 +137,8 @@ def commands(report: Report) -> Markup:
         "trtexec's latency is the device's, without preparing and decoding: it stands beside the GPU clock, and in "
         "version 10 with the flags below. 'irforge report report.json NAME.times.json' shows both."
     )
+    if any(model.tiles for model in report.models):
+        intro += " Where frames are cut into tiles, it measures one tile."
     return joined([element("p", intro), *parts])
 
 

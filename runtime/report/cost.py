@@ -16,6 +16,7 @@ from irforge.runtime.report.wording import (
     plural,
     quantity,
     size_text,
+    tiles_text,
 )
 
 CLOCKS = (
@@ -41,6 +42,8 @@ def latency(report: Report) -> Markup:
     parts = [element("p", intro), element("p", legend, "note")]
     for size in report.sizes:
         here = [(m, m.latency) for m in report.at_size(size) if m.latency]
+        if here and (tiles := here[0][0].tiles):
+            parts.append(element("p", f"At {size_text(*size)}, times of whole frames: {tiles_text(tiles)}.", "note"))
         parts += [_clock(here, clock, f"{size_text(*size)}, {title}", meaning) for clock, title, meaning in CLOCKS]
         if here:
             parts.append(element("p", _schedule(here[0][1]), "note"))
@@ -117,6 +120,8 @@ def engines(report: Report) -> Markup:
         "Reads and writes are shares of the convolutions' multiply-accumulates by type. Bytes moved count "
         "every tensor that a kernel names as if it came from memory; peak memory is what one execution holds."
     )
+    if any(model.tiles for model in report.models):
+        note += " Where frames are cut into tiles, “frame” is a tile here."
     return joined([*parts, element("p", note, "note")])
 
 

@@ -29,6 +29,7 @@ from irforge.runtime.report.wording import (
     ratio,
     size_name,
     size_text,
+    tiles_text,
 )
 
 _COSTS = ("Parity", "p50 ms", "p99 ms", "Against FP32", "Kernels", "Moved", "Peak", "File")
@@ -43,8 +44,10 @@ def summary(report: Report) -> Markup:
         models = report.at_size(size)
         base = next((m for m in models if m.role == "candidate" and m.precision == "fp32"), None)
         frames = max((m.accuracy.frames for m in models if m.accuracy), default=report.data.frames)
-        headline = "headline size, a thermal camera's, " if index == 0 and len(report.sizes) > 1 else ""
-        aside = f"{headline}{plural(frames, 'frame')}"
+        leads = index == 0 and len(report.sizes) > 1 and models[0].tiles is None
+        headline = "headline size, a thermal camera's, " if leads else ""
+        tiles = models[0].tiles
+        aside = f"{headline}{plural(frames, 'frame')}" + (f", {tiles_text(tiles)}" if tiles else "")
         parts += [
             heading(size_text(*size), aside),
             table(headers, (_summary_row(m, view, base, report.references) for m in models)),
@@ -56,6 +59,8 @@ def summary(report: Report) -> Markup:
             f" Kernels, bytes moved and peak activation memory are a frame's, read from the plan compiled for SM"
             f" {' or '.join(targets)}; nothing was timed there."
         )
+        if any(m.tiles for m in report.models):
+            note += " Of frames in tiles they are a tile's."
     return joined([*parts, element("p", note, "note")])
 
 

@@ -27,13 +27,14 @@ __all__ = [
     "Latency",
     "Model",
     "Report",
+    "Tiles",
     "json_schema",
     "parse_report",
     "read_report",
     "write_report",
 ]
 
-SCHEMA_VERSION = "1.2"
+SCHEMA_VERSION = "1.3"
 
 
 class EngineFacts(Part):
@@ -60,9 +61,21 @@ class EngineFacts(Part):
     notes: list[str] = Field(default_factory=list)
 
 
+class Tiles(Part):
+    """How frames were cut into tiles of the model's size: pixels that neighbours share at least, tiles a frame
+    (`fewest` and `most` of the frames on the clocks), and tiles in a run of the graph."""
+
+    overlap: int = Field(ge=0)
+    fewest: int = Field(gt=0)
+    most: int = Field(gt=0)
+    a_run: int = Field(gt=0)
+
+
 class Model(Part):
     """One file, or the reference, at one size. `variant` tells it from another file of that size and precision.
 
+    `tiles` is null where a frame is one run of the graph, and in reports of schema 1.2 and before; else times and
+    accuracy are of whole frames, and the size, the plans' facts and trtexec's commands of a tile.
     `batches` is empty where no batch was asked for or the graph's is fixed, and `batch_note` then says which. `trtexec`
     holds the command that measures the same file with NVIDIA's tool, by its major version. These, `start`, `memory` and
     `sustained` are not in reports of schema 1.1 and before.
@@ -79,6 +92,7 @@ class Model(Part):
     sha256: str
     file_bytes: int = Field(gt=0)
     protocol: str
+    tiles: Tiles | None = None
     threshold: float
     accuracy: Accuracy | None
     parity: Parity | None

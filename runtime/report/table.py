@@ -20,6 +20,7 @@ from irforge.runtime.report.wording import (
     ratio,
     signed,
     size_text,
+    tiles_text,
 )
 
 _COLOURS = {"bad": "red", "caution": "yellow", "good": "green", "note": "cyan"}
@@ -66,6 +67,8 @@ def summary_table(report: Report, size: tuple[int, int]) -> Table:
     # Eighty columns are all that a log or a serial console has: units stand in the caption.
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), title_justify="left")
     table.title, table.title_style = f"{report.detector} {size_text(*size)}", "bold"
+    tiles = models[0].tiles
+    cut = f"{tiles_text(tiles).capitalize()}: times are of whole frames. " if tiles else ""
     table.add_column("", overflow="fold")
     view = VIEWS[report.output]
     for name in (*view.terminal.headers, "Parity", "p50", "p99", "Against", "Kern.", "Moved"):
@@ -74,7 +77,7 @@ def summary_table(report: Report, size: tuple[int, int]) -> Table:
         table.add_row(*_row(model, view, base, report.references))
     data = report.data
     table.caption = (
-        f"{data.name}:{data.split}, {plural(data.frames, 'frame')}. {view.legend} "
+        f"{data.name}:{data.split}, {plural(data.frames, 'frame')}. {cut}{view.legend} "
         "p50, p99: ms, frame to detections. Against: FP32. Kernels and MB moved per frame: from the compiled plan."
     )
     table.caption_justify = "left"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from irforge.runtime.report.schema import EngineFacts, Model
+from irforge.runtime.report.schema import EngineFacts, Model, Tiles
 
 NOT_MEASURED = "–"
 MINUS = "\u2212"
@@ -78,6 +78,13 @@ def plural(number: int, noun: str, many: str = "") -> str:
 def size_text(height: int, width: int) -> str:
     """As cameras are sold: width × height."""
     return f"{width} × {height}"
+
+
+def tiles_text(tiles: Tiles) -> str:
+    """How a frame is cut."""
+    number = count(tiles.most) if tiles.fewest == tiles.most else f"{count(tiles.fewest)} to {count(tiles.most)}"
+    each = "tile" if tiles.most == 1 else "tiles"
+    return f"each frame in {number} {each} that overlap by {tiles.overlap} pixels, {tiles.a_run} in a run of the graph"
 
 
 def size_name(size_class: str) -> str:

@@ -11,7 +11,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from benchmarks import twostage
+from benchmarks import twostage_cases, twostage_parts, twostage_table
 from benchmarks.settled import scene, settled_network, squares
 from irforge.train.detectors.twostage.deploy import detect
 
@@ -44,32 +44,32 @@ def test_objects_lie_inside_the_frame() -> None:
 
 def test_macs_are_those_of_the_publications() -> None:
     """CLIP ViT-B/32's image tower has 4.41 GMAC a crop."""
-    assert twostage.count_macs(["clip-vit-b-32"])["clip-vit-b-32"] == pytest.approx(4.41e9, rel=0.002)
+    assert twostage_parts.count_macs(["clip-vit-b-32"])["clip-vit-b-32"] == pytest.approx(4.41e9, rel=0.002)
 
 
 def test_tables_hold_the_parts_that_were_measured() -> None:
     figures = {"seconds": [3.0, 1.0, 2.0], "peak_bytes": 512 * 2**20, "trained": 12_300_000}
-    text = twostage.tables({"train": {"environment": {}, "small": figures}})
+    text = twostage_table.tables({"train": {"environment": {}, "small": figures}})
     assert text.splitlines() == [
         "| one training step | size | trained parameters | s | peak memory, MiB |",
         "|---|---|---|---|---|",
         "| GLMD-CA, ResNet-18 | 256x320 | 12.3 M | 2.00 | 512 |",
     ]
     on_gpu = {"seconds": [1.0], "peak_device_bytes": 2**30, "trained": 1_000_000}
-    assert "| 1.00 | 1024 |" in twostage.tables({"train": {"full": on_gpu}})
+    assert "| 1.00 | 1024 |" in twostage_table.tables({"train": {"full": on_gpu}})
     macs = {"full": 400e9, "small": 8e9, "clip-vit-b-32": 4e9, "clip-vit-l-14-336": 200e9, "efficientnet-lite0": 2e9}
-    lines = twostage.tables({"macs": macs}).splitlines()
+    lines = twostage_table.tables({"macs": macs}).splitlines()
     assert lines[4] == "| CLIP ViT-B/32, a crop each |  | 4.0 | 0.05, 0.1, 0.2, 1 |"
     assert lines[6].endswith("| 2.0 | 0.005, 0.005, 0.005, 0.005 |")
-    assert twostage.tables({}) == ""
+    assert twostage_table.tables({}) == ""
 
 
 def test_a_measurement_runs_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    found = twostage.alone(twostage.count_macs, [])
+    found = twostage_cases.alone(twostage_parts.count_macs, [])
     assert set(found) == {"peak_bytes"} and found["peak_bytes"] > 50 * 2**20
 
 
 def test_the_first_call_is_not_timed() -> None:
     calls: list[int] = []
-    assert len(twostage.timed(lambda: calls.append(1), rounds=3)) == 3 and len(calls) == 4
+    assert len(twostage_cases.timed(lambda: calls.append(1), rounds=3)) == 3 and len(calls) == 4

@@ -27,7 +27,7 @@ from irforge.runtime.report.figures import (
 from irforge.runtime.report.page import render
 from irforge.runtime.report.schema import Model, Report, json_schema, parse_report
 from irforge.runtime.report.table import print_report
-from tests.runtime.test_report import Reader, engine, make, model
+from tests.runtime.report_example import Reader, engine, make, model
 
 
 def rates(right: int, wrong: int, missed: int) -> BoxRates:

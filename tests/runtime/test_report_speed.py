@@ -158,6 +158,27 @@ def test_a_measured_column_fills_only_on_that_board(measured: Report, gpu: str, 
     assert ("0.777" in bounds.boards(report.model_copy(update={"models": models}))) == shown
 
 
+def test_a_jetson_s_time_stands_beside_the_bound_of_the_mode_it_ran_in(measured: Report) -> None:
+    model = measured.models[0]
+    assert model.latency
+    times = model.latency.host.model_copy(update={"p50": 0.777, "min": 0.1})
+    gpu = {"device": "cuda:0", "latency": model.latency.model_copy(update={"gpu": times, "gpu_note": ""})}
+    report = with_engines(measured, engine("8.7"))
+    here = report.environment.model_copy(update={"gpu": "NVIDIA Jetson Orin NX, SM 8.7"})
+    ran = readings("GPU power", "W", 9.0).model_copy(update={"power_mode": "MAXN_SUPER (mode 0)"})
+    update = {"environment": here, "models": [report.models[0].model_copy(update=gpu)], "readings": [ran]}
+    page = bounds.boards(report.model_copy(update=update))
+    rows = [row for row in page.split("<tr>") if "0.777" in row]
+    assert len(rows) == 1 and "Orin NX 16GB (MAXN SUPER" in rows[0]
+    # Two modes of one module: which of them it was nobody knows.
+    assert "0.777" not in bounds.boards(report.model_copy(update=update | {"readings": []}))
+
+
+def test_the_page_says_where_peaks_are_from_and_how_they_were_checked(measured: Report) -> None:
+    page = bounds.boards(with_engines(measured, engine()))
+    assert "could not be opened" in page and "DS-10662-001 v1.8" in page and "Derived: Dense is half of sparse" in page
+
+
 def readings(name: str, unit: str, mean: float) -> Readings:
     return Readings(
         source="NVML, NVIDIA L4", during="sustained", samples=9, interval=0.5, cost_ms=0.4, cost_share=0.001,

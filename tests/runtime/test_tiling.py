@@ -15,7 +15,8 @@ from irforge.errors import UsageError
 from irforge.runtime.detector import load
 from irforge.runtime.pipeline import Pipeline
 from irforge.runtime.sources import open_source
-from irforge.runtime.tiling import TiledDetector, Tiling, merge, starts, stitch
+from irforge.runtime.tiling import TiledDetector
+from irforge.tiles import Tiling, merge, starts, stitch
 from tests.box_model import box_frame, write_box_model
 
 Model = Callable[..., Path]
@@ -118,6 +119,34 @@ def test_two_targets_side_by_side_on_a_seam_stay_two() -> None:
     found = merge([left, right], tiling)
     assert sorted(found.boxes[:, 0].tolist()) == pytest.approx([50, 53.5])
     assert found.scores.tolist() == pytest.approx([0.9, 0.6])
+
+
+def test_what_scores_below_the_level_changes_nothing_above_it() -> None:
+    tiling = Tiling(64, 104, (64, 64), 24)
+    high, low = (50.0, 30.0, 53.0, 33.0), (51.0, 30.0, 54.0, 33.0)
+    # Of the other tile, the low one is nearer to the first tile's; and one that could join two.
+    left = boxes(high, scores=[0.9])
+    right = boxes((12, 30, 15, 33), (10, 30, 13, 33), scores=[0.8, 0.2])
+    assert merge([left, right], tiling).scores.tolist() == pytest.approx([0.9, 0.8])
+    assert merge([left, right], tiling, 0.5).scores.tolist() == pytest.approx([0.9, 0.2])
+    apart = [boxes(high, scores=[0.9]), boxes((14, 30, 17, 33), scores=[0.8]), boxes(low, scores=[0.2])]
+    three = Tiling(64, 144, (64, 64), 24)
+    assert merge(apart[:2], tiling, 0.5).scores.tolist() == pytest.approx([0.9, 0.8])
+    assert len(three.corners) == 3
+
+
+def test_thousands_of_boxes_are_joined_block_by_block() -> None:
+    tiling = Tiling(64, 104, (64, 64), 24)
+    random = np.random.default_rng(0)
+    corners = random.uniform((42, 2), (58, 58), (700, 2)).round(1)
+    sides = np.concatenate([corners, corners + 3], axis=1)
+    scores = np.linspace(0.9, 0.1, 700)
+    left = Detections(sides, scores, np.zeros(700))
+    right = Detections(sides - (40, 0, 40, 0), scores + 0.01, np.zeros(700))
+    inside = (sides[:, 0] + 1.5 <= 58) & (sides[:, 0] + 1.5 >= 46)
+    only_left = (sides[:, 0] + 1.5 < 46).sum()
+    only_right = (sides[:, 0] + 1.5 > 58).sum()
+    assert len(merge([left, right], tiling)) == inside.sum() + only_left + only_right
 
 
 def test_classes_and_tiles_apart_are_not_one_target() -> None:

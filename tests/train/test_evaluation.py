@@ -11,13 +11,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from irforge.contract import InputSpec, Normalization, Squash
+from irforge.contract import Contract, InputSpec, Normalization, Provenance, Squash
 from irforge.datasets import open_dataset
 from irforge.errors import ArtifactError, InputError, UsageError
+from irforge.tiles import in_tiles
 from irforge.train.checkpoint import save_checkpoint
 from irforge.train.detectors.base import Deployable
+from irforge.train.detectors.itd.deploy import ITD
+from irforge.train.detectors.mshnet.deploy import MSHNET
 from irforge.train.detectors.mshnet.network import MSHNet
 from irforge.train.evaluate import evaluate, refuse_shared_names
+from irforge.train.evaluation import evaluate as evaluate_any
 from irforge.train.evaluation import evaluate_masks, mask_figures, protocol_spec, save_map
 
 SPEC = InputSpec(height=32, width=32, fit=Squash(), normalization=Normalization(mean=100, std=30))
@@ -93,9 +97,6 @@ def test_a_figure_that_does_not_exist_is_a_dash(tmp_path: Path) -> None:
 def test_the_command_prints_and_writes_the_same_figures(
     tmp_path: Path, small_data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from irforge.contract import Contract, Provenance
-    from irforge.train.detectors.mshnet.deploy import MSHNET
-
     torch.manual_seed(0)
     contract = Contract(input=SPEC, output=MSHNET.output(0.25), provenance=Provenance(detector="mshnet"))
     save_checkpoint(tmp_path / "a.safetensors", MSHNet(1), contract)
@@ -124,3 +125,64 @@ def test_maps_of_two_frames_are_never_one_file(tmp_path: Path) -> None:
     refuse_shared_names([one, one])
     with pytest.raises(UsageError, match="would be one file"):
         refuse_shared_names([one, other])
+
+
+class Peaks(Bright):
+    """Boxes of 4x4 pixels around the brightest pixel, if it exceeds 150."""
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
+        self.shapes.append(tuple(frames.shape))
+        plane = frames[0, 0].float()
+        y, x = divmod(int(plane.argmax()), plane.shape[1])
+        score = 0.9 if plane.max() > 150 else 0.0
+        box = torch.tensor([x - 1, y - 1, x + 3, y + 3]).float()
+        return box.view(1, 1, 4), torch.full((1, 1), score), torch.zeros(1, 1, dtype=torch.int64)
+
+
+def tiled_contract(kind: str) -> Contract:
+    output = ITD.output(0.5) if kind == "boxes" else MSHNET.output(0.5)
+    return in_tiles(Contract(input=SPEC, output=output, provenance=Provenance(detector="test")), 12)
+
+
+def test_tiles_are_scored_as_whole_frames(tmp_path: Path) -> None:
+    data = open_dataset(odd_data(tmp_path / "odd"))
+    masks = Bright()
+    found = evaluate_any(masks, tiled_contract("mask"), data, "tile")
+    # 40x52 in tiles of 32 at rows 0 and 8, columns 0 and 20: the target lies in four of them.
+    assert masks.shapes == [(1, 1, 32, 32)] * 4
+    assert found.full["pixels"] == 40 * 52 and found.named["IoU"] == found.named["Pd"] == 1
+
+
+def test_a_target_that_several_tiles_see_is_one_box(tmp_path: Path) -> None:
+    data = odd_data(tmp_path / "odd")
+    frame = cv2.imread(str(data / "images" / "a.png"), cv2.IMREAD_UNCHANGED)
+    # In what counts of two tiles, one above the other.
+    frame[20:24, 40:44] = 90
+    frame[18:22, 40:44] = 200
+    frame[19, 41] = 240
+    mask = np.where(frame > 150, 255, 0).astype(np.uint8)
+    cv2.imwrite(str(data / "images" / "a.png"), frame)
+    cv2.imwrite(str(data / "masks" / "a.png"), mask)
+    boxes = Peaks()
+    found = evaluate_any(boxes, tiled_contract("boxes"), open_dataset(data), "tile")
+    assert boxes.shapes == [(1, 1, 32, 32)] * 4
+    assert found.named["F1 at IoU 0.5"] == 1 and found.named["false boxes a frame"] == 0
+
+
+def test_the_command_says_how_frames_were_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(0)
+    checkpoint = tmp_path / "a.safetensors"
+    contract = Contract(input=SPEC, output=MSHNET.output(0.25), provenance=Provenance(detector="mshnet"))
+    save_checkpoint(checkpoint, MSHNet(1), contract)
+    data = odd_data(tmp_path / "odd")
+    evaluate(checkpoint, [str(data)], tile=12, json=tmp_path / "out.json", save_maps=tmp_path / "maps")
+    (row,) = json.loads((tmp_path / "out.json").read_text())["results"]
+    assert (row["protocol"], row["tile"], row["overlap"], row["tiles_a_frame"]) == ("tile", [32, 32], 12, [4, 4])
+    _, cut, line = capsys.readouterr().out.splitlines()
+    assert "each frame in 4 tiles of 32x32 that overlap by 12 pixels" in cut and line.split()[2] == "tile"
+    (saved,) = (tmp_path / "maps").rglob("a.png")
+    assert cv2.imread(str(saved), cv2.IMREAD_UNCHANGED).shape == (40, 52)
+    with pytest.raises(UsageError, match="cannot overlap by 17 pixels"):
+        evaluate(checkpoint, [str(data)], tile=17)
+    with pytest.raises(UsageError, match="either cut"):
+        evaluate(checkpoint, [str(data)], tile=12, protocol="native")
