@@ -100,13 +100,15 @@ def measure(path: Path, overlap: int, frames: int, count: int, threads: int) -> 
         # A model pixel is so many frame pixels, and nobody can ask for more than to find the right one.
         coarse = WITHIN * max(SIZE[0] / size[0], SIZE[1] / size[1])
         found: dict[str, list[bool]] = {"native": [], "tiled": [], "resized": []}
-        doubles = alarms = 0
+        doubles = doubles_alone = alarms = 0
         for seed, background in enumerate(backgrounds(dataset, frames, 512)):
             frame, truth = composed(background, pool, seams, count, np.random.default_rng(seed))
-            found["native"] += [_alone(detector, frame, point, size) for point in truth]
+            alone = [_alone(detector, frame, point, size) for point in truth]
+            found["native"] += [right for right, _ in alone]
             right, twice, false = hits(tiled(frame), truth)
             found["tiled"] += right
             doubles, alarms = doubles + twice, alarms + false
+            doubles_alone += sum(more for _, more in alone)
             found["resized"] += hits(squashed(frame), truth, coarse)[0]
     seamed = {name: rows[1::2] for name, rows in found.items()}
     return {
@@ -121,6 +123,7 @@ def measure(path: Path, overlap: int, frames: int, count: int, threads: int) -> 
         "lost_in_tiles": int(np.sum(np.array(found["native"]) & ~np.array(found["tiled"]))),
         "gained_in_tiles": int(np.sum(~np.array(found["native"]) & np.array(found["tiled"]))),
         "doubled": doubles,
+        "doubled_alone": doubles_alone,
         "alarms_a_frame": alarms / frames,
     }
 
@@ -129,14 +132,15 @@ def _seams(firsts: list[int], tile: int) -> list[int]:
     return [(one + tile + following) // 2 for one, following in pairwise(firsts)]
 
 
-def _alone(detector: SessionDetector, frame: Any, point: Points, size: tuple[int, int]) -> bool:
-    """Whether the model finds a target in the middle of a crop of its own size."""
+def _alone(detector: SessionDetector, frame: Any, point: Points, size: tuple[int, int]) -> tuple[bool, int]:
+    """Whether the model finds a target in the middle of a crop of its own size, and how many more lie there."""
     import numpy as np
 
     height, width = size
     left, top = (int(v) for v in np.clip(point - (width / 2, height / 2), 0, np.array(SIZE[::-1]) - (width, height)))
     crop = frame[top : top + height, left : left + width]
-    return hits(detector(crop), (point - (left, top))[None])[0][0]
+    (right,), more, _ = hits(detector(crop), (point - (left, top))[None])
+    return right, more
 
 
 def main(
@@ -158,7 +162,7 @@ def main(
             f"{path.name}, {row['targets']} targets, {row['tiles']} tiles: recall {recall['native']:.3f} native,"
             f" {recall['tiled']:.3f} in tiles, {recall['resized']:.3f} resized; on seams {seams['native']:.3f},"
             f" {seams['tiled']:.3f}; lost {row['lost_in_tiles']}, gained {row['gained_in_tiles']},"
-            f" doubled {row['doubled']}; {row['alarms_a_frame']:.1f} alarms a frame"
+            f" doubled {row['doubled']} (alone {row['doubled_alone']}); {row['alarms_a_frame']:.1f} alarms a frame"
         )
     if out is not None:
         write_json(out, rows)

@@ -6,6 +6,7 @@ int8 here is symmetric: a threshold T makes a scale T / 127, and values beyond T
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,6 +24,7 @@ take it for an outlier."""
 _FOLDED = 128
 # Ranges are tried in steps of 0.2 % of the limit (entropy) and 0.8 % of the largest value (mse).
 _STRIDE = 4
+_BLOCK = 1 << 15
 _CANDIDATES = 128
 
 Counts = npt.NDArray[np.int64]
@@ -50,7 +52,7 @@ class Histogram:
         else:
             fresh = np.zeros(BINS, np.int64)
             fresh[0] = magnitudes.size
-        zeros = int(np.count_nonzero(magnitudes == 0)) if fresh[0] else 0
+        zeros = magnitudes.size - int(np.count_nonzero(magnitudes)) if fresh[0] else 0
         fresh[0] -= zeros
         self.counts += fresh
         self.zeros += zeros
@@ -72,6 +74,13 @@ class Histogram:
         while self.limit < wanted:
             self.counts = np.concatenate([self.counts.reshape(-1, 2).sum(1), np.zeros(BINS // 2, np.int64)])
             self.limit *= 2
+
+
+def blocks(values: Values) -> Iterator[Values]:
+    """All values, in runs that stay in the cache: temporary arrays of whole maps cost more by their page faults."""
+    flat = values.reshape(-1)
+    for start in range(0, flat.size, _BLOCK):
+        yield flat[start : start + _BLOCK]
 
 
 def thresholds(histogram: Histogram, absmax: float, percentile: float) -> dict[str, float]:

@@ -13,7 +13,7 @@ import onnx
 from onnx import TensorProto
 
 from irforge.calib.cast import HALF_NORMAL
-from irforge.calib.histogram import Histogram, thresholds
+from irforge.calib.histogram import Histogram, blocks, thresholds
 from irforge.calib.ranges import TensorRange
 from irforge.errors import ArtifactError, CalibrationError
 from irforge.graph import Graph, infer_types, is_op
@@ -40,12 +40,14 @@ class Statistics:
         if not (math.isfinite(low) and math.isfinite(high)):
             return False
         self.low, self.high = min(self.low, low), max(self.high, high)
-        magnitudes = np.abs(values)
-        self.mean_abs = max(self.mean_abs, float(magnitudes.mean()))
-        zeros = self.histogram.zeros
-        self.histogram.add(magnitudes, max(-low, high))
-        zeros = self.histogram.zeros - zeros
-        self.subnormal += int(np.count_nonzero(magnitudes < HALF_NORMAL)) - zeros
+        zeros, total = self.histogram.zeros, 0.0
+        for block in blocks(values):
+            magnitudes = np.abs(block)
+            total += float(magnitudes.sum(dtype=np.float64))
+            self.histogram.add(magnitudes, max(-low, high))
+            self.subnormal += int(np.count_nonzero(magnitudes < HALF_NORMAL))
+        self.mean_abs = max(self.mean_abs, total / values.size)
+        self.subnormal -= self.histogram.zeros - zeros
         return True
 
     def result(self, percentile: float) -> TensorRange:
