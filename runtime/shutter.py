@@ -18,7 +18,10 @@ _CELL = 8
 _TENTH_TO_NINETIETH, _MEAN_DIFFERENCE = 2.563, 1.119
 # Levels are whole: that alone is noise of this standard deviation.
 _ROUNDING = 0.29
-_JUMP, _SHARE, _BARE = 2.0, 0.75, 2.0
+# How far a cell's mean has to move, in standard deviations of a pixel: little where the picture has lost its spread as
+# well, for the shutter may have the level of the scene; far where a change of level is the only sign.
+_MOVE, _JUMP = 0.5, 2.0
+_SHARE, _BARE = 0.75, 2.0
 # A blade may be seen half open: this frame, the next and the one that it is compared with say nothing of a closing.
 _SETTLING = 3
 
@@ -57,9 +60,9 @@ class _Look:
     def level(self) -> float:
         return float(np.median(self.cells))
 
-    def differs(self, before: _Look) -> bool:
-        """Almost everywhere, by more than the noise of a pixel."""
-        return float((np.abs(self.cells - before.cells) > _JUMP * self.noise).mean()) >= _SHARE
+    def differs(self, before: _Look, by: float) -> bool:
+        """Almost everywhere, by more than so many standard deviations of a pixel."""
+        return float((np.abs(self.cells - before.cells) > by * self.noise).mean()) >= _SHARE
 
 
 class Shutter:
@@ -67,8 +70,8 @@ class Shutter:
 
     Two signs. A frame equals the one before it in every pixel, which noise makes impossible in a running sensor: many
     cameras repeat their last frame meanwhile; compressed video may repeat frames for other reasons. Or a flat picture
-    has come from one frame to the next or the one after: nearly all levels have changed, by more than their noise, and
-    what is left of the picture's spread is below `ratio` of what it was, or no more than noise. So neither a clear sky
+    has come from one frame to the next or the one after: what is left of the picture's spread is below `ratio` of what it
+    was and nearly all levels have changed, or there is no more than noise and they have changed by more than that. So neither a clear sky
     nor a camera that turns towards one is a shutter: there the levels stay, or go one after the other. Nor is a step of
     the offset, which leaves the picture its spread.
 
@@ -110,10 +113,11 @@ class Shutter:
         if not self._scene:
             return False
         scene = self._scene[0]
-        if not (look.is_bare or look.spread < self._ratio * scene.spread):
+        faded = look.spread < self._ratio * scene.spread
+        if not (faded or look.is_bare):
             return False
         if self._closed is None:
-            return not self._settling and look.differs(scene)
+            return not self._settling and look.differs(scene, _MOVE if faded else _JUMP)
         if scene.spread > scene.noise:
             return True
         return abs(look.level - self._closed.level) < abs(look.level - scene.level)
