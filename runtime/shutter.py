@@ -70,10 +70,10 @@ class Shutter:
 
     Two signs. A frame equals the one before it in every pixel, which noise makes impossible in a running sensor: many
     cameras repeat their last frame meanwhile; compressed video may repeat frames for other reasons. Or a flat picture
-    has come from one frame to the next or the one after: what is left of the picture's spread is below `ratio` of what it
-    was and nearly all levels have changed, or there is no more than noise and they have changed by more than that. So neither a clear sky
-    nor a camera that turns towards one is a shutter: there the levels stay, or go one after the other. Nor is a step of
-    the offset, which leaves the picture its spread.
+    has come from one frame to the next or the one after: what is left of the picture's spread is below `ratio` of what
+    it was and nearly all levels have changed, or there is no more than noise and they have changed by more than that.
+    So neither a clear sky nor a camera that turns towards one is a shutter: there the levels stay, or go one after the
+    other. Nor is a step of the offset, which leaves the picture its spread.
 
     The shutter has opened when the spread is back; where there was hardly any, when the level is nearer to what it was
     before than to the closed one. After `longest` flat frames in a row the flat picture is the scene. What cannot be
