@@ -191,6 +191,26 @@ def measure(detector: SessionDetector, dataset: Dataset) -> dict[str, Any]:
     return {name: {kind: tally.result() for kind, tally in row.items()} for name, row in rows.items()}
 
 
+def shutters(dataset: Dataset) -> dict[str, int]:
+    """How many shutter events there are, in how many every closed frame is flagged, and how many frames of the scene
+    are flagged by mistake."""
+    import numpy as np
+
+    from irforge.frames import to_gray
+    from irforge.runtime.sources import SourceFrame
+    from irforge.runtime.thermal import Shutter
+
+    whole = mistaken = 0
+    for seed, sample in enumerate(dataset):
+        shutter = Shutter()
+        frame = np.asarray(to_gray(sample.frame()), np.uint8)
+        clip = enumerate(shutter_clip(frame, seed))
+        flags = [(shutter(SourceFrame(k, sample.id, None, shown)).shutter, scene) for k, (shown, scene) in clip]
+        whole += all(flag for flag, scene in flags if not scene)
+        mistaken += sum(flag for flag, scene in flags if scene)
+    return {"events": len(dataset), "flagged_whole": whole, "scene_frames_flagged": mistaken}
+
+
 def table(results: dict[str, dict[str, Any]]) -> Sequence[str]:
     """Markdown."""
     lines = [
@@ -242,8 +262,13 @@ def main(
             results[path.name] = measure(detector, dataset)
     for line in table(results):
         typer.echo(line)
+    seen = shutters(dataset)
+    typer.echo(
+        f"{seen['events']} shutters, {seen['flagged_whole']} flagged in every frame;"
+        f" {seen['scene_frames_flagged']} frames of the scene flagged"
+    )
     if out is not None:
-        write_json(out, {"data": f"{dataset.name}:{dataset.split}", "models": results})
+        write_json(out, {"data": f"{dataset.name}:{dataset.split}", "models": results, "shutters": seen})
 
 
 if __name__ == "__main__":

@@ -67,7 +67,6 @@ def main(
 ) -> None:
     """Nothing, a list made by hand, and a search: what stays in FP16, and what is lost."""
     from irforge.artifact import load_model, read_contract
-    from irforge.calib.costs import PlaceCost
     from irforge.calib.floats import raise_opset
     from irforge.calib.frames import choose, open_frames
     from irforge.calib.ranges import check_fresh, load_ranges
@@ -95,18 +94,9 @@ def main(
     by_hand = kept_by(trials.places, patterns)
     limit = trials.cost([place for place in trials.places if place not in by_hand])
     say(f"{search}, n = {len(trials)}: by hand {len(by_hand)} places, {words(limit)}")
-    by_nodes = {place.nodes: place for place in trials.places}
-    alone = [
-        PlaceCost(nodes=list(p.nodes), weights=list(p.weights), share=p.share, **trials.cost([p]).model_dump())
-        for p in trials.places
-    ]
+    alone = [trials.alone(place) for place in trials.places]
     say(f"{len(alone)} places alone: {(perf_counter() - start) / 60:.1f} min")
-    found = fewest_in_half(
-        alone,
-        lambda places: trials.cost([by_nodes[tuple(place.nodes)] for place in places]),
-        max_loss=limit.loss,
-        max_difference=limit.difference,
-    )
+    found = fewest_in_half(alone, trials.together, max_loss=limit.loss, max_difference=limit.difference)
     searched = {place for place in trials.places if set(place.nodes) <= set(found.kept)}
     say(f"search: {len(searched)} places, {words(found.cost)}, {found.trials} sets tried")
     for place in sorted(searched, key=lambda place: place.nodes):

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -54,7 +54,7 @@ def measure_sensitivity(
         CalibrationError: stale ranges, or nothing to quantise.
     """
     from irforge.artifact import load_model, read_contract
-    from irforge.calib.costs import Cost, Costs, PlaceCost
+    from irforge.calib.costs import Costs, PlaceCost
     from irforge.calib.floats import raise_opset, require_float_model
     from irforge.calib.frames import choose, open_frames
     from irforge.calib.histogram import check_method
@@ -79,10 +79,10 @@ def measure_sensitivity(
         on_start(len(trials.places))
 
     def alone(place: Place) -> PlaceCost:
-        cost = trials.cost([place])
+        cost = trials.alone(place)
         if on_step:
             on_step()
-        return PlaceCost(nodes=list(place.nodes), weights=list(place.weights), share=place.share, **cost.model_dump())
+        return cost
 
     costs = Costs(
         model=model_path.name,
@@ -96,12 +96,7 @@ def measure_sensitivity(
     )
     if max_loss is None and max_difference is None:
         return costs
-    by_nodes = {place.nodes: place for place in trials.places}
-
-    def judge(places: Sequence[PlaceCost]) -> Cost:
-        return trials.cost([by_nodes[tuple(place.nodes)] for place in places])
-
-    found = fewest_in_half(costs.places, judge, max_loss=max_loss, max_difference=max_difference)
+    found = fewest_in_half(costs.places, trials.together, max_loss=max_loss, max_difference=max_difference)
     return costs.model_copy(update={"search": found})
 
 

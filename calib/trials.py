@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,7 +12,7 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 
-from irforge.calib.costs import Cost
+from irforge.calib.costs import Cost, PlaceCost
 from irforge.calib.distance import Answer, distance, read_answer
 from irforge.calib.islands import fp32_islands, last_products
 from irforge.calib.losses import events, in_100_frames
@@ -122,6 +122,16 @@ class Trials:
                 "events": happened[:SHOWN],
             }
         )
+
+    def alone(self, place: Place) -> PlaceCost:
+        """What INT8 in one place alone does."""
+        cost = self.cost([place])
+        return PlaceCost(nodes=list(place.nodes), weights=list(place.weights), share=place.share, **cost.model_dump())
+
+    def together(self, places: Sequence[PlaceCost]) -> Cost:
+        """What INT8 in all of these does, named by what each costs alone: for `irforge.calib.search`."""
+        wanted = {tuple(place.nodes) for place in places}
+        return self.cost([place for place in self.places if place.nodes in wanted])
 
     @cached_property
     def _reference(self) -> list[tuple[Answer, Detections]]:
