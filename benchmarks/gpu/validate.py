@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -76,9 +77,11 @@ def validate(options: argparse.Namespace) -> int:
     # What torch.compile makes would otherwise stay in the system's temporary folder.
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(options.out / "build" / "torchinductor")
     run = Run(options.out, "", report, deadline, options.checkpoint, options.model)
+    most = dict(options.most)
     for name, step in STEPS.items():
         if options.only and name not in options.only:
             continue
+        step = replace(step, seconds=most.get(name, step.seconds))
         run.step = name
         if run.has_time(name, 1):
             print(f"{name}: {step.what}, {run.seconds_left():.0f} s left", flush=True)
@@ -121,6 +124,13 @@ def new_report() -> Report:
     return Report(date, vars(found[0]), versions)
 
 
+def _step_and_seconds(text: str) -> tuple[str, float]:
+    name, _, seconds = text.partition("=")
+    if name not in STEPS or not seconds.isdigit():
+        raise argparse.ArgumentTypeError(f"'{text}' is not STEP=SECONDS with a step of {', '.join(STEPS)}")
+    return name, float(seconds)
+
+
 def _device() -> ModuleType:
     """irforge.runtime.backends.device by itself: the packages around it need what a bare checkout lacks."""
     name = "irforge_gpu_device"
@@ -154,6 +164,14 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--budget", type=int, default=540, help="seconds after which nothing new is begun (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--most",
+        type=_step_and_seconds,
+        metavar="STEP=SECONDS",
+        action="append",
+        default=[],
+        help="the most that this step may take, on a GPU that is lent for minutes; repeat for several",
     )
     parser.add_argument("--keep-build", action="store_true", help="leave the compiled kernels in OUT/build")
     options = parser.parse_args(arguments)
