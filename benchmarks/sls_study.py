@@ -18,7 +18,9 @@ from irforge.train.recipe import Recipe
 WITHOUT: dict[str, dict[str, Any]] = {"acm": {"name": "soft-iou"}, "dna-net": {"name": "batch-iou"}}
 """The loss that each network was published with."""
 
-WITH: dict[str, Any] = {"name": "sls", "warm_epochs": 1}
+WARM_SHARE = 0.5
+"""Of the epochs, with the plain IoU. SLS weighs each IoU by the ratio of the two areas: where a network still marks
+everything, that is next to nothing, and it learns nothing. As published, warming up takes 1,000 updates."""
 SHOWN = ("IoU", "nIoU", "Pd", "Fa")
 
 
@@ -57,7 +59,8 @@ class Study(study.Study[Step]):
     def recipe(self, step: Step) -> Recipe:
         """The arms of a seed start from the same weights and see the same crops."""
         chosen = self.recipes[step.network]
-        loss = WITH if step.sls else WITHOUT[step.network]
+        warm = max(round(WARM_SHARE * chosen.epochs), 1)
+        loss = {"name": "sls", "warm_epochs": warm} if step.sls else WITHOUT[step.network]
         return chosen.model_copy(update={"loss": loss, "seed": chosen.seed + step.seed})
 
     def key(self, step: Step) -> str:
@@ -100,7 +103,7 @@ def summary(what: Study) -> dict[str, Any]:
 
 
 def arm(network: str, sls: bool) -> str:
-    return str((WITH if sls else WITHOUT[network])["name"])
+    return "sls" if sls else str(WITHOUT[network]["name"])
 
 
 def markdown(found: Mapping[str, Any]) -> str:
