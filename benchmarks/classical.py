@@ -73,22 +73,6 @@ def points_of_masks(checkpoint: Path, dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def smaller(dataset: Dataset, max_pixels: int | None, limit: int | None) -> Dataset:
-    """The first `limit` frames of at most `max_pixels` pixels."""
-    from math import prod
-
-    from irforge.frames import frame_size
-
-    kept = [
-        index
-        for index, sample in enumerate(dataset)
-        if max_pixels is None or prod(frame_size(sample.frame_path)) <= max_pixels
-    ]
-    if not kept[:limit]:
-        raise UsageError(f"'{dataset.name}' has no frame of at most {max_pixels} pixels", "Raise --max-pixels")
-    return dataset.subset(kept[:limit])
-
-
 def classical(
     checkpoints: Annotated[list[Path], typer.Argument(help="Made by 'irforge classical', or any that gives masks.")],
     data: Annotated[str, typer.Option(help="NAME[:SPLIT] or a path, with truth.")] = "SIRST-V2:test_full",
@@ -101,7 +85,9 @@ def classical(
     from irforge.datasets import open_dataset
     from irforge.train.evaluation import figure_text
 
-    dataset = smaller(open_dataset(data), max_pixels, limit)
+    dataset = open_dataset(data)
+    dataset = dataset if max_pixels is None else dataset.within(max_pixels)
+    dataset = dataset if limit is None else dataset.subset(range(min(limit, len(dataset))))
     typer.echo(f"{'checkpoint':24} {'n':>5} {'points':>7} {'s/frame':>8}" + "".join(f" {name:>8}" for name in VARIANTS))
     rows = []
     for checkpoint in checkpoints:

@@ -31,6 +31,7 @@ def compare(
     data: Annotated[str, typer.Option(help="NAME[:SPLIT] or a path, with masks or boxes.")] = "",
     data_root: Annotated[Path | None, typer.Option(help="Where named data lie, instead of IRFORGE_DATA.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Use the first N frames.")] = None,
+    max_pixels: Annotated[int | None, typer.Option(min=1, metavar="N", help="Leave larger frames out.")] = None,
     gallery: Annotated[bool, typer.Option("--gallery", help="Show the frames on which they disagree most.")] = False,
     pictures: Annotated[int, typer.Option(min=1, metavar="N", help="Frames of the gallery.")] = 12,
     unseen: Annotated[bool, typer.Option("--unseen", help="Leave out frames that any model saw in training.")] = False,
@@ -77,6 +78,7 @@ def compare(
             folder=output.with_suffix(".answers"),
             data_root=data_root,
             limit=limit,
+            max_pixels=max_pixels,
             pictures=pictures if gallery else 0,
             unseen=unseen,
             any_class=any_class,
@@ -103,6 +105,7 @@ def compare_models(
     folder: Path,
     data_root: Path | None = None,
     limit: int | None = None,
+    max_pixels: int | None = None,
     pictures: int = 0,
     unseen: bool = False,
     any_class: bool = False,
@@ -116,6 +119,7 @@ def compare_models(
     """Measure models of any kind on the first `limit` frames of `data`; see `irforge.runtime.comparison.measure`.
 
     Args:
+        max_pixels: larger frames are left out, and not counted by `limit`.
         folder: where the answers of each model are kept.
         schedule: rounds (0: no clock), frames of a round, frames of warm-up.
 
@@ -132,7 +136,8 @@ def compare_models(
     if twice:
         raise UsageError(f"two of the models are called '{twice}'", "Name each file once, and differently")
     dataset = open_dataset(data, data_root)
-    part = dataset if limit is None else dataset.subset(range(min(limit, len(dataset))))
+    part = dataset if max_pixels is None else dataset.within(max_pixels)
+    part = part if limit is None else part.subset(range(min(limit, len(part))))
     rounds, frames_per_round, warm_up = schedule
     entries = [_entry(path, threads, trust, trust_engine) for path in models]
     with _progress() as progress:

@@ -19,7 +19,7 @@ from irforge.ops import count_custom_ops
 from irforge.runtime.backends.device import gpus
 from irforge.runtime.compilers.child import compile_in_child
 from irforge.runtime.compilers.request import Backend, BuildRequest, BuildResult, Shape
-from irforge.runtime.compilers.targets import DEFAULT_TARGETS, RTX_TARGETS
+from irforge.runtime.compilers.targets import DEFAULT_TARGETS, RTX_TARGETS, without_rtx
 from irforge.runtime.compilers.trtexec import trtexec_commands
 from irforge.runtime.custom_ops import Life, live, native_library
 from irforge.runtime.plan import PlanReport, read_plan
@@ -136,7 +136,11 @@ def compile_engine(work: Work, plan: Path, tuned: dict[str, Shape], options: Bui
         engine_bytes=plan.stat().st_size,
         **_runtime_facts(work.backend, result),
         skipped_targets=skipped,
-        notes=[*work.warnings, *_notes(work.graph, report, result.compute_capabilities)],
+        notes=[
+            *work.warnings,
+            *_notes(work.graph, report, result.compute_capabilities),
+            *_not_for_here(work.backend),
+        ],
         onnx=Source(name=work.model.name, sha256=sha256_of_file(work.model)),
         profile={name: [list(shape) for shape in bounds] for name, bounds in work.profile.items()},
         proofs=list(report.proofs),
@@ -286,6 +290,14 @@ def _bounds(side: int | Range) -> tuple[int, int, int]:
 def _tuned_shapes(contract: Contract, profile: Profile) -> dict[str, Shape]:
     fixed = {contract.input.name: (1, contract.input.channels, *contract.input.size)}
     return {**fixed, **{name: tuned for name, (_, tuned, _) in profile.items()}}
+
+
+def _not_for_here(backend: Backend) -> list[str]:
+    here = gpus()[0].compute_capability if gpus() else ""
+    generation = without_rtx(here)
+    if backend != "tensorrt_rtx" or not generation:
+        return []
+    return [f"this plan does not run on the GPU here, SM {here} ({generation}): build it with TensorRT, -o NAME.engine"]
 
 
 def targets_for(backend: Backend, options: BuildOptions) -> tuple[str, ...]:

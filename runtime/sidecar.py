@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from irforge.contract import METADATA_KEY, Contract
 from irforge.errors import ArtifactError
 from irforge.files import sha256_of_file
+from irforge.runtime.compilers.targets import without_rtx
 from irforge.runtime.proof import PrecisionProof
 
 SCHEMA_VERSION = "1.0"
@@ -177,6 +178,11 @@ def check_fit(engine: str | os.PathLike[str], record: EngineRecord, *, version: 
         raise ArtifactError(f"{where} with {record.runtime} {record.runtime_version}, here is {version}", rebuild)
     if compute_capability not in record.compute_capabilities:
         built_for = ", ".join(record.compute_capabilities)
+        if record.runtime == "TensorRT-RTX" and (generation := without_rtx(compute_capability)):
+            rebuild = (
+                f"TensorRT-RTX does not run on {generation}. Build with TensorRT here: "
+                f"irforge build {record.onnx.name} -o {record.engine.removesuffix('.rtx.engine')}.engine"
+            )
         raise ArtifactError(f"{where} for SM {built_for}, this GPU is SM {compute_capability}", rebuild)
     if record.platform != this_platform():
         raise ArtifactError(f"{where} for {record.platform}, this is {this_platform()}", rebuild)

@@ -6,11 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import pytest
 
 from irforge.cli import application
 from irforge.compare import compare_models
-from irforge.errors import IrforgeError
+from irforge.datasets import open_dataset
+from irforge.errors import IrforgeError, UsageError
 from irforge.runtime.comparison.schema import read_comparison
 from tests.box_model import write_box_data, write_box_model
 
@@ -69,6 +71,20 @@ def test_a_checkpoint_is_counted_as_published_and_scored_in_torch(data: Path, tm
 def test_a_limit_is_stated_as_n(data: Path, tmp_path: Path, spot_model) -> None:
     found = compare_models([spot_model()], str(data), folder=tmp_path / "kept", limit=1, schedule=(0, 1, 0))
     assert (found.data.frames, found.data.frames_in_split, found.data.targets) == (1, 2, 2)
+
+
+def test_larger_frames_are_left_out_before_the_limit(data: Path, tmp_path: Path, spot_model) -> None:
+    folder, nothing = tmp_path / "kept", (0, 1, 0)
+    image, mask = data / "images" / "a.png", data / "masks" / "a.png"
+    for path in (image, mask):
+        plane = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        cv2.imwrite(str(path), cv2.copyMakeBorder(plane, 0, 1, 0, 0, cv2.BORDER_REPLICATE))
+    smaller = plane.shape[0] * plane.shape[1]
+    found = compare_models([spot_model()], str(data), folder=folder, limit=1, max_pixels=smaller, schedule=nothing)
+    assert (found.data.frames, found.data.frames_in_split) == (1, 2)
+    assert [sample.id for sample in open_dataset(str(data)).within(smaller)] == ["b"]
+    with pytest.raises(UsageError, match="has no frame of at most 9 pixels"):
+        compare_models([spot_model()], str(data), folder=folder, max_pixels=9, schedule=nothing)
 
 
 @pytest.mark.parametrize(

@@ -81,12 +81,6 @@ def _on_pycuda(report: Report) -> str:
     return "; ".join(f"{_engine_name(r)} {r['failure'] or 'runs'}" for r in _engines(report, "tensorrt"))
 
 
-def _rtx_on_hopper(report: Report) -> str:
-    if report.gpu["compute_capability"] != "9.0":
-        return ""
-    return "; ".join(f"{_engine_name(r)} {r['failure'] or 'builds and runs'}" for r in _engines(report, "tensorrt_rtx"))
-
-
 ENGINES = (
     Figure(
         "TensorRT builds FP32, FP16 and INT8, seconds",
@@ -132,11 +126,5 @@ ENGINES = (
         "the same, with `cuda-python` uninstalled",
         "engines",
         _on_pycuda,
-    ),
-    Figure(
-        "TensorRT-RTX on Hopper (SM 9.0), which its documents do not list",
-        "`results[].failure`, on such a GPU",
-        "engines",
-        _rtx_on_hopper,
     ),
 )

@@ -26,7 +26,7 @@ LEAST_SECONDS = 20
 
 
 def run(run: Run) -> None:
-    backends = gpu_backends(("pydantic", "typer", "onnx", "onnxruntime", "cv2"))
+    backends = gpu_backends(run, ("pydantic", "typer", "onnx", "onnxruntime", "cv2"))
     from irforge.demo import shipped_weights
 
     models = run.models or export(run.checkpoint or shipped_weights(), run.out)
@@ -64,7 +64,7 @@ def find_libraries(run: Run) -> None:
     os.environ.setdefault("IRFORGE_PLUGINS", str(run.build / "lib"))
 
 
-def gpu_backends(packages: tuple[str, ...]) -> list[str]:
+def gpu_backends(run: Run, packages: tuple[str, ...]) -> list[str]:
     """The backends that this machine has, TensorRT first.
 
     Raises:
@@ -77,11 +77,16 @@ def gpu_backends(packages: tuple[str, ...]) -> list[str]:
         )
     import onnxruntime
 
+    from irforge.runtime.compilers.targets import without_rtx
+
     found = []
     if find_spec("tensorrt"):
         found.append("tensorrt")
     if find_spec("tensorrt_rtx") or find_spec("tensorrt_rtx_bindings"):
-        found.append("tensorrt_rtx")
+        if generation := without_rtx(run.report.gpu["compute_capability"]):
+            run.skip(f"TensorRT-RTX: it does not run on {generation}")
+        else:
+            found.append("tensorrt_rtx")
     providers: list[str] = onnxruntime.get_available_providers()
     if "CUDAExecutionProvider" in providers:
         found.append("onnxruntime-cuda")

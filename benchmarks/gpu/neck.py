@@ -72,7 +72,7 @@ VARIANTS = (
 def run(run: Run) -> None:
     if shutil.which("trtexec") and find_spec("tensorrt") is None:
         run.skip("the neck on TensorRT: trtexec is here, the Python package tensorrt is not")
-    backends = gpu_backends(("pydantic", "typer", "onnx", "onnxruntime", "onnxscript"))
+    backends = gpu_backends(run, ("pydantic", "typer", "onnx", "onnxruntime", "onnxscript"))
     find_libraries(run)
     without_plugin = {backend: reason for backend in backends if (reason := lacks_plugin(backend))}
     for backend, reason in without_plugin.items():

@@ -100,7 +100,8 @@ def run(run: Run) -> None:
         for network in NETWORKS:
             for shape in network.shapes:
                 for mode in modes:
-                    if run.has_time(f"{network.name} {list(shape)} in {mode.name}", seconds):
+                    wanted = NetworkTiming(network=network.name, shape=list(shape), mode=mode.name)
+                    if run.has_time(wanted.label, seconds):
                         timing = time_network(network, shape, mode)
                         run.add("networks", timing)
                         _show(timing)

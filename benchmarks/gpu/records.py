@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from irforge.errors import UsageError
 from irforge.files import write_json
 
 
@@ -103,6 +104,10 @@ class NetworkTiming:
     max_difference: float | None = None
     failure: str = ""
 
+    @property
+    def label(self) -> str:
+        return f"{self.network} {self.shape} in {self.mode}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class PartTiming:
@@ -187,6 +192,26 @@ class Report:
 
     def write(self, path: Path) -> None:
         write_json(path, asdict(self))
+
+    def joined(self, other: Report) -> Report:
+        """This report and one of another run on the same kind of GPU, whose steps and networks are others.
+
+        Raises:
+            UsageError: the GPUs differ.
+        """
+        if self.gpu != other.gpu:
+            raise UsageError(
+                f"one run was on {self.gpu['name']}, the other on {other.gpu['name']}", "Render a page for each GPU"
+            )
+        lists = {name: [*getattr(self, name), *getattr(other, name)] for name in (*_LISTS, "results")}
+        measured = tuple(f"{network.label}:" for network in lists["networks"] if network.times)
+        lists["skipped"] = [note for note in lists["skipped"] if not note.reason.startswith(measured)]
+        seconds = {
+            step: round(self.seconds.get(step, 0) + other.seconds.get(step, 0), 1)
+            for step in {**self.seconds, **other.seconds}
+        }
+        both = {**lists, "seconds": seconds, "l2_bytes": self.l2_bytes or other.l2_bytes}
+        return replace(self, versions={**other.versions, **self.versions}, **both)
 
     def failures(self) -> list[str]:
         """One line for each check that failed and each step that broke off."""

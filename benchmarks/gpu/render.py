@@ -1,7 +1,7 @@
-"""Renders docs/gpu-validation.md: `python benchmarks/gpu/render.py [OUT/gpu.json] [-o docs/gpu-validation.md]`.
+"""Renders docs/gpu-validation.md: `python benchmarks/gpu/render.py [OUT/gpu.json...] [-o docs/gpu-validation.md]`.
 
-Without a gpu.json every figure is named with the place that it will come from. The last part of the page, what is known
-without a GPU, is known.md beside this file.
+Several files are runs of different steps on the same kind of GPU. Without any, every figure is named with the place
+that it will come from. The last part of the page, what is known without a GPU, is known.md beside this file.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterable
+from functools import reduce
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -34,6 +35,8 @@ HOW = """\
 benchmarks/gpu/run.sh OUT                                          # builds, checks, times; OUT/gpu.json
 python benchmarks/gpu/render.py OUT/gpu.json                       # writes this page
 ```
+
+The files of this page are in `benchmarks/gpu/measured`: `render.py` takes several, each with other steps.
 
 The script runs from a bare checkout with PyTorch, NumPy and a CUDA toolkit, installs nothing and needs no network. It
 builds the [kernels](../plugins/kernels), holds them against float64, times them against torch, runs their C++ tests,
@@ -111,10 +114,11 @@ def _notes(report: Report) -> Iterable[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Render docs/gpu-validation.md from the figures of a GPU run.")
-    parser.add_argument("figures", type=Path, nargs="?", help="gpu.json; without it, every figure is named as pending")
+    parser.add_argument("figures", type=Path, nargs="*", help="gpu.json; without it, every figure is named as pending")
     parser.add_argument("-o", "--output", type=Path, default=PAGE)
     options = parser.parse_args()
-    write_text(options.output, render(None if options.figures is None else Report.read(options.figures)))
+    reports = [Report.read(path) for path in options.figures]
+    write_text(options.output, render(reduce(Report.joined, reports) if reports else None))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from irforge.components import components
 from irforge.contract import DataNote
-from irforge.errors import InputError
+from irforge.errors import InputError, UsageError
 from irforge.frames import Frame, frame_size, read_frame, read_mask, to_gray
 
 
@@ -163,6 +164,19 @@ class Dataset:
         return replace(
             self, samples=tuple(self.samples[i] for i in indices), split=self.split if split is None else split
         )
+
+    def within(self, pixels: int) -> Dataset:
+        """The samples whose frames have at most so many pixels.
+
+        Raises:
+            UsageError: there is none.
+        """
+        kept = [index for index, sample in enumerate(self) if prod(frame_size(sample.frame_path)) <= pixels]
+        if not kept:
+            raise UsageError(
+                f"'{self.name}:{self.split}' has no frame of at most {pixels} pixels", "Raise --max-pixels"
+            )
+        return self.subset(kept)
 
     def note(self) -> DataNote:
         """This data as a contract's provenance records it."""

@@ -37,6 +37,11 @@ def parse_targets(text: str) -> tuple[str, ...]:
     return tuple(sorted(targets, key=float))
 
 
+def without_rtx(capability: str) -> str:
+    """The GPU generation, where TensorRT-RTX is known to load no plan (on an H100 that was seen); '' elsewhere."""
+    return _ON_THE_DEVICE.get(capability, "")
+
+
 def known_targets() -> str:
     """All targets in one line."""
     return "; ".join(f"{target} ({boards})" for target, boards in RTX_TARGETS.items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable
@@ -51,6 +52,15 @@ def test_a_failure_is_recorded_and_does_not_end_the_run(spot_model: Callable[...
         pytest.skip("this machine has a GPU")
     result = engines.check(spot_model(), "tensorrt", tmp_path)
     assert "GPU" in result["failure"] and "latency" not in result
+
+
+def test_a_gpu_that_tensorrt_rtx_refuses_gets_no_plans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    report = Report("", {"compute_capability": "9.0"}, {})
+    run = steps.Run(tmp_path, "engines", report, time.monotonic() + 60, None, [])
+    monkeypatch.setattr(engines, "find_spec", lambda name: None if name == "tensorrt" else object())
+    with contextlib.suppress(EnvironmentFault):
+        assert "tensorrt_rtx" not in engines.gpu_backends(run, ())
+    assert [note.reason for note in report.skipped] == ["TensorRT-RTX: it does not run on Hopper"]
 
 
 @pytest.fixture(scope="module")

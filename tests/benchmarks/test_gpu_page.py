@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 
 import pytest
@@ -24,16 +25,18 @@ from benchmarks.gpu.records import (
     Target,
     Times,
 )
+from irforge.errors import UsageError
 from tests.benchmarks.gpu_records import ROOT, new_report
 
 
-def test_the_committed_page_is_what_no_figures_make() -> None:
-    page = (ROOT / "docs" / "gpu-validation.md").read_text()
-    if "Measured on" in page:
-        pytest.skip("the page holds measured figures")
-    assert page == render.render(None)
+def test_the_committed_page_is_what_the_committed_figures_make() -> None:
+    reports = [Report.read(path) for path in sorted((ROOT / "benchmarks" / "gpu" / "measured").glob("*.json"))]
+    assert (ROOT / "docs" / "gpu-validation.md").read_text() == render.render(reduce(Report.joined, reports))
+
+
+def test_without_figures_each_one_is_named_as_pending() -> None:
     figures = sum(len(section) for _, section, _, _ in render.SECTIONS)
-    assert page.count(f"| {render.PENDING} |") == figures
+    assert render.render(None).count(f"| {render.PENDING} |") == figures
 
 
 def test_every_figure_is_rendered_from_its_record(
@@ -73,6 +76,27 @@ def test_every_figure_is_rendered_from_its_record(
         assert value in page, value
     failed = page[page.index("## What failed") : page.index("## What was skipped")]
     assert failed.count("\n- ") == len(report.failures()) == 3
+
+
+def test_runs_of_different_steps_are_one_page() -> None:
+    def network(mode: str, milliseconds: float | None) -> NetworkTiming:
+        times = None if milliseconds is None else Times(p10=1, p50=milliseconds, p90=3, p99=4, n=20)
+        return NetworkTiming(network="MSHNet", shape=[1, 1, 8, 8], mode=mode, times=times)
+
+    first, second = new_report(), new_report()
+    first.networks, second.networks = [network("FP32", 2.0)], [network("FP16", 1.5)]
+    first.skipped = [
+        Note(step="networks", reason=f"{network(m, None).label}: out of time") for m in ("FP16", "FP16, graph")
+    ]
+    first.seconds, second.seconds = {"build": 3.0, "networks": 1.0}, {"networks": 2.5}
+    first.l2_bytes = 50 << 20
+    both = first.joined(second)
+    assert [made.mode for made in both.networks] == ["FP32", "FP16"] and both.l2_bytes == 50 << 20
+    assert [note.reason for note in both.skipped] == ["MSHNet [1, 1, 8, 8] in FP16, graph: out of time"]
+    assert both.seconds == {"build": 3.0, "networks": 3.5}
+    second.gpu = {**second.gpu, "name": "another GPU"}
+    with pytest.raises(UsageError, match="one run was on some GPU, the other on another GPU"):
+        first.joined(second)
 
 
 def filled(result: dict[str, object]) -> Report:

@@ -101,6 +101,11 @@ def test_another_version_or_gpu_names_both_and_the_command(
         check_fit(engine, read_sidecar(engine), version=version, compute_capability=capability)
 
 
+def test_a_gpu_that_the_runtime_refuses_is_sent_to_the_other_one(engine: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"SM 9\.0\. TensorRT-RTX does not run on Hopper.*-o \w+\.engine$"):
+        check_fit(engine, read_sidecar(engine), version="1.7.1.116", compute_capability="9.0")
+
+
 def test_another_platform_is_refused(engine: Path, conv_model: ConvModel) -> None:
     write(engine, conv_model(), platform="win32-amd64")
     with pytest.raises(ArtifactError, match="win32-amd64"):
