@@ -41,7 +41,9 @@ The files of this page are in `benchmarks/gpu/measured`: `render.py` takes sever
 The script runs from a bare checkout with PyTorch, NumPy and a CUDA toolkit, installs nothing and needs no network. It
 builds the [kernels](../plugins/kernels), holds them against float64, times them against torch, runs their C++ tests,
 and times MSHNet and the GLMD neck in torch. On other backends they need the package's own requirements and a backend:
-`pip install 'irforge[gpu,tensorrt]'`, or `irforge[gpu,rtx]`, or both. What is missing is listed as skipped.
+`pip install 'irforge[gpu,tensorrt]'`, or `irforge[gpu,rtx]`, or both. What is missing is listed as skipped. Where
+TensorRT's headers lie elsewhere, set `TENSORRT_ROOT` (it has `include/NvInfer.h`): then the plugins are built and run
+too. On a GPU that is lent for minutes, `--only STEP` and `--most STEP=SECONDS` spend them.
 
 A machine that has no pydantic and no network gets it from another one: `benchmarks/gpu/bundle.sh` unpacks it there into
 `build/bare-site`, which git ignores, so copy it along. `run.sh` then finds it, and training runs from the checkout as
