@@ -20,7 +20,8 @@ from irforge.artifact import load_model, read_contract
 from irforge.contract import METADATA_KEY
 from irforge.errors import ArtifactError, BuildError, CheckFailed, EnvironmentFault, UsageError
 from irforge.files import sha256_of_file
-from irforge.runtime.backends.device import gpus
+from irforge.runtime import engines
+from irforge.runtime.backends.device import Gpu, gpus
 from irforge.runtime.compilers import child
 from irforge.runtime.compilers.child import compile_in_child
 from irforge.runtime.compilers.request import BuildRequest
@@ -70,6 +71,16 @@ def test_one_plan_serves_all_five_targets_by_default(conv_model: ConvModel, tmp_
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert read_sidecar(engine).compute_capabilities == ["7.5", "8.0", "8.6", "8.9", "12.0"]
     assert "kernels a frame" in done.stdout and "trtexec --onnx=" in done.stdout
+
+
+@needs_rtx
+@pytest.mark.parametrize(("capability", "runs"), [("9.0", False), ("8.9", True)])
+def test_a_plan_for_other_machines_says_that_it_does_not_run_here(
+    capability: str, runs: bool, conv_model: ConvModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "gpus", lambda: (Gpu("some GPU", capability, 2**36),))
+    sidecar = build_engine(conv_model(), tmp_path / "x.rtx.engine", ADA)
+    assert any("does not run on the GPU here, SM 9.0 (Hopper)" in note for note in sidecar.notes) is not runs
 
 
 @needs_rtx
