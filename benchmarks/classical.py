@@ -87,7 +87,7 @@ def classical(
 
     dataset = open_dataset(data)
     dataset = dataset if max_pixels is None else dataset.within(max_pixels)
-    dataset = dataset if limit is None else dataset.subset(range(min(limit, len(dataset))))
+    dataset = dataset if limit is None else dataset.first(limit)
     typer.echo(f"{'checkpoint':24} {'n':>5} {'points':>7} {'s/frame':>8}" + "".join(f" {name:>8}" for name in VARIANTS))
     rows = []
     for checkpoint in checkpoints:

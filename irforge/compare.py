@@ -137,7 +137,7 @@ def compare_models(
         raise UsageError(f"two of the models are called '{twice}'", "Name each file once, and differently")
     dataset = open_dataset(data, data_root)
     part = dataset if max_pixels is None else dataset.within(max_pixels)
-    part = part if limit is None else part.subset(range(min(limit, len(part))))
+    part = part if limit is None else part.first(limit)
     rounds, frames_per_round, warm_up = schedule
     entries = [_entry(path, threads, trust, trust_engine) for path in models]
     with _progress() as progress:

@@ -152,7 +152,7 @@ def measure(
         watched = Watched(probes, watch or LOOK_EVERY)
         for size in sorted({entry.size for entry in entries}, key=lambda s: (-s[0] * s[1], s)):
             wanted = plan(size)
-            part = dataset.subset(range(min(wanted.frames or len(dataset), len(dataset))))
+            part = dataset.first(wanted.frames or len(dataset))
             most = max(most, len(part))
             models += _measure_size([e for e in entries if e.size == size], part, wanted, threads, watched, progress)
     targets = [m.accuracy.targets for m in models if m.accuracy and m.accuracy.frames == most]

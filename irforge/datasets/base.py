@@ -165,6 +165,10 @@ class Dataset:
             self, samples=tuple(self.samples[i] for i in indices), split=self.split if split is None else split
         )
 
+    def first(self, count: int) -> Dataset:
+        """The first `count` samples, or all where there are fewer."""
+        return self.subset(range(min(count, len(self))))
+
     def within(self, pixels: int) -> Dataset:
         """The samples whose frames have at most so many pixels.
 
