@@ -2,7 +2,8 @@
 
 The neck, with random weights, is exported by itself at the size of a res4 map of an 800 x 1216 frame and at a smaller
 one, in FP32, FP16 and INT8 (ranges of two small random maps), with its two 3x3 convolutions apart and merged, and put
-through the compile gate. Kernels and bytes are of one map; TensorRT itself, which runs the plugin, may choose others.
+through the compile gate. TensorRT-RTX takes no plugin: for that form it compiles what is around the MutualGate, and the
+gate's one kernel and its bytes are added. Kernels and bytes are of one map; TensorRT itself may choose others.
 """
 
 from __future__ import annotations
@@ -22,11 +23,14 @@ if TYPE_CHECKING:
     from irforge.runtime.plan import PlanReport
     from irforge.train.detectors.glmd.neck import GlmdNeck
 
+    Shapes = dict[str, tuple[int, ...]]
+
 SIZES = ((50, 76), (32, 40))
 # Ranges are kept by tensor, and the tensors are the same at every size.
 RANGES_SIZE = (12, 16)
 PRECISIONS = ("fp32", "fp16", "int8")
 TURING, OTHERS = ("7.5",), ("8.0", "8.6", "8.9", "12.0")
+APART, MERGED, PLUGIN = "apart", "merged", "merged, plugin"
 NAME = "features"
 
 
@@ -69,6 +73,49 @@ def merge(model: ModelProto) -> ModelProto:
     return copy
 
 
+def fused(model: ModelProto) -> ModelProto:
+    """The neck as `irforge fuse` rewrites it, in place."""
+    from irforge.artifact import check_model
+    from irforge.export.passes.gates import FOR_PLUGINS
+    from irforge.graph import Graph
+
+    graph = Graph(model)
+    for rewrite in FOR_PLUGINS:
+        rewrite(graph)
+    graph.tidy()
+    del model.graph.value_info[:]
+    check_model(model, "the rewritten neck", shapes=True)
+    return model
+
+
+def cut_at_gate(model: ModelProto) -> tuple[Shapes, int]:
+    """Take the MutualGate out of a fused neck, in place: what it reads become outputs, what it writes an input.
+
+    Returns:
+        The shapes of the inputs, and the bytes that the gate reads and writes.
+    """
+    from math import prod
+
+    from onnx import helper
+
+    from irforge.graph import infer_types
+    from irforge.ops import MUTUAL_GATE, QUANTIZED_MUTUAL_GATE
+
+    shapes: Shapes = {NAME: map_shape(model)}
+    types = infer_types(model, shapes)
+    (gate,) = (node for node in model.graph.node if node.op_type in (MUTUAL_GATE.name, QUANTIZED_MUTUAL_GATE.name))
+    model.graph.node.remove(gate)
+    values = {name: helper.make_tensor_value_info(name, *types[name]) for name in (*gate.input, *gate.output)}
+    model.graph.output.extend(values[name] for name in gate.input)
+    model.graph.input.extend(values[name] for name in gate.output)
+    shapes |= {name: tuple(types[name][1]) for name in gate.output}
+    moved = 0
+    for name in values:
+        kind, shape = types[name]
+        moved += helper.tensor_dtype_to_np_dtype(kind).itemsize * prod(shape)
+    return shapes, moved
+
+
 def at_precision(model: ModelProto, precision: str, ranges: dict[str, TensorRange]) -> ModelProto:
     """A copy of the FP32 neck in another precision."""
     from irforge.calib.cast import cast_to_half
@@ -98,16 +145,29 @@ def map_shape(model: ModelProto) -> tuple[int, ...]:
     return 1, *(side.dim_value for side in value.type.tensor_type.shape.dim[1:])
 
 
-def gate(model: ModelProto, targets: tuple[str, ...]) -> tuple[PlanReport, dict[str, str]]:
-    """The compiled plan of one map, and why a target was skipped."""
+def gate(
+    model: ModelProto, targets: tuple[str, ...], shapes: Shapes | None = None
+) -> tuple[PlanReport, dict[str, str]]:
+    """The compiled plan of one map, or of inputs of these shapes, and why a target was skipped."""
     from irforge.artifact import save_model
     from irforge.runtime.parts import compile_part
 
-    shape = map_shape(model)
+    shapes = shapes or {NAME: map_shape(model)}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "neck.onnx"
         save_model(path, model)
-        return compile_part(path, {NAME: (shape, shape, shape)}, targets)
+        return compile_part(path, {name: (shape, shape, shape) for name, shape in shapes.items()}, targets)
+
+
+def on_turing(model: ModelProto) -> str:
+    """'builds', or what the compiler says of SM 7.5."""
+    from irforge.errors import BuildError
+
+    try:
+        gate(model, TURING)
+    except BuildError as error:
+        return error.what
+    return "builds"
 
 
 def ranges_of(model: ModelProto) -> dict[str, TensorRange]:
@@ -136,7 +196,6 @@ def neck(
     from rich.console import Console
     from rich.table import Table
 
-    from irforge.errors import BuildError
     from irforge.export.to_onnx import parse_size
 
     table = Table(
@@ -144,24 +203,25 @@ def neck(
     )
     network = random_neck()
     for height, width in [parse_size(text) for text in size or ()] or SIZES:
-        for merged in (False, True):
+        for form in (APART, MERGED, PLUGIN):
+            merged = form != APART
             model = neck_onnx(network, height, width, merged=merged)
             ranges = ranges_of(neck_onnx(network, *RANGES_SIZE, merged=merged))
             for precision in PRECISIONS:
                 cast = at_precision(model, precision, ranges)
-                report, _ = gate(cast, OTHERS)
+                shapes, own, turing = None, 0, ""
+                if form == PLUGIN:
+                    shapes, own = cut_at_gate(fused(cast))
+                else:
+                    turing = on_turing(cast)
+                report, _ = gate(cast, OTHERS, shapes)
                 proof = report.proofs[0]
-                try:
-                    gate(cast, TURING)
-                    turing = "builds"
-                except BuildError as error:
-                    turing = error.what
-                moved = (proof.bytes_read or 0) + (proof.bytes_written or 0)
+                moved = (proof.bytes_read or 0) + (proof.bytes_written or 0) + own
                 table.add_row(
                     f"{height}x{width}",
-                    "merged" if merged else "apart",
+                    form,
                     precision,
-                    str(proof.kernels),
+                    str(proof.kernels + (form == PLUGIN)),
                     f"{moved / 1e6:.1f}",
                     f"{(proof.peak_bytes or 0) / 1e6:.1f}",
                     proof.summary,

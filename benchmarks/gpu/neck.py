@@ -124,7 +124,7 @@ class Necks:
         return self._latest[1]
 
     def _made(self, variant: Variant) -> ModelProto:
-        from benchmarks.neck import RANGES_SIZE, at_precision, ranges_of
+        from benchmarks.neck import RANGES_SIZE, at_precision, fused, ranges_of
 
         merged = variant.form != "body"
         if merged not in self._ranges:
@@ -152,21 +152,6 @@ class Necks:
         if (size, merged) not in self._graphs:
             self._graphs[size, merged] = merge(self._graphs[size, False])
         return self._graphs[size, merged]
-
-
-def fused(model: ModelProto) -> ModelProto:
-    """The neck as `irforge fuse` rewrites it, in place."""
-    from irforge.artifact import check_model
-    from irforge.export.passes.gates import FOR_PLUGINS
-    from irforge.graph import Graph
-
-    graph = Graph(model)
-    for rewrite in FOR_PLUGINS:
-        rewrite(graph)
-    graph.tidy()
-    del model.graph.value_info[:]
-    check_model(model, "the rewritten neck", shapes=True)
-    return model
 
 
 def check(necks: Necks, variant: Variant, backend: str, folder: Path) -> PartTiming:

@@ -94,6 +94,20 @@ def test_fused_before_and_after_quantising_the_gate_writes_int8(narrow: GlmdNeck
     assert count_custom_ops(quantised) == {"QuantizedMutualGate": 1}
 
 
+@pytest.mark.parametrize(("precision", "item_bytes"), [("fp16", (2, 2)), ("int8", (2, 1))])
+def test_what_is_around_the_gate_is_compiled_without_it(
+    narrow: GlmdNeck, precision: str, item_bytes: tuple[int, int]
+) -> None:
+    merged = bench.neck_onnx(narrow, 10, 12, merged=True)
+    model = bench.fused(bench.at_precision(merged, precision, bench.ranges_of(merged)))
+    shapes, moved = bench.cut_at_gate(model)
+    assert [len(model.graph.input), len(model.graph.output)] == [2, 3]
+    assert sorted(shapes.values()) == [(1, 64, 10, 12), (1, 128, 10, 12)]
+    assert moved == 128 * 10 * 12 * sum(item_bytes)
+    assert not any("MutualGate" in name for name in count_custom_ops(model))
+    assert not refused_or_built(model, ("8.9",), shapes)
+
+
 @pytest.fixture(scope="module")
 def at_full_width(neck: GlmdNeck) -> onnx.ModelProto:
     return bench.neck_onnx(neck, *SMALL)
@@ -122,9 +136,9 @@ def test_half_precision_keeps_what_sums_in_fp32_and_stays_close(
     assert np.abs(run(half, features) - expected).max() < 0.02 * np.abs(expected).max()
 
 
-def refused_or_built(model: onnx.ModelProto, targets: tuple[str, ...]) -> dict[str, str]:
+def refused_or_built(model: onnx.ModelProto, targets: tuple[str, ...], shapes: dict | None = None) -> dict[str, str]:
     pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed (pip install 'irforge[rtx]')")
-    report, skipped = bench.gate(model, targets)
+    report, skipped = bench.gate(model, targets, shapes)
     assert report.available, report.reason
     return skipped
 
