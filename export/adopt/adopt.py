@@ -79,6 +79,8 @@ def adopt(
         raise UsageError("--contract and --trust-engine are for engines", "Leave them out for an .onnx file")
     if output is not None and output.suffix != ".onnx":
         raise UsageError(f"'{output}' does not end in .onnx")
+    if output is not None and output.resolve() == model.resolve():
+        raise UsageError(f"'{output}' is the model itself, which stays as it is", "Name another file with -o")
     adopted = adopt_model(
         model,
         Frames(normalize, fit, _one_of("resize", resize, RESIZES), pad_level, bit_depth, gain),

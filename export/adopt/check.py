@@ -105,7 +105,7 @@ def compare(
     if isinstance(reading, Plane):
         for index, mask in enumerate(found["mask"]):
             maps = plane_of(raw, reading, index, height, width)
-            expected = maps.max(axis=0) if reading.activation == "sigmoid" else maps.sum(axis=0)
+            expected = maps.sum(axis=0) if reading.exclusive else maps.max(axis=0)
             worst["mask"] = max(worst.get("mask", 0.0), float(np.abs(mask[0] - expected).max()))
     else:
         for index in range(len(found["scores"])):

@@ -279,7 +279,7 @@ def _plane(nodes: _Nodes, plane: Plane, height: int, width: int) -> str:
         (place,) = plane.foreground
         return nodes.slice(x, place, place + 1, 1)
     chosen = nodes("Gather", [x, nodes.ints(*plane.foreground)], axis=1)
-    return nodes("ReduceSum" if plane.activation != "sigmoid" else "ReduceMax", [chosen, nodes.ints(1)], keepdims=1)
+    return nodes("ReduceSum" if plane.exclusive else "ReduceMax", [chosen, nodes.ints(1)], keepdims=1)
 
 
 # ---- inside a stranger's head

@@ -30,9 +30,14 @@ from irforge.graph import Graph, attribute, is_op
 FRAMES = "frames"
 FITS = ("letterbox", "squash", "pad-to-multiple")
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-SCALINGS = "levels (0..255), unit (0..1), signed (-1..1), imagenet, or MEANS/STDS in levels, as 114.5/57.6"
+SCALINGS = (
+    "levels (0..255), unit (0..1), signed (-1..1), imagenet, or MEANS/STDS in the frames' own levels, as 114.5/57.6"
+    " (0/1: as they come)"
+)
+GAINS = "min-max, percentile:LOW,HIGH, clahe:LIMIT,TILES"
 
 _TO_SQUARE = ("RTDETRDecoder",)
+_LEVELS = 255.0
 _ULTRALYTICS_PAD = 114.0
 
 Floats = npt.NDArray[np.float32]
@@ -76,7 +81,8 @@ def door_of(source: Source, frames: Frames) -> Door:
     """How frames get to a stranger's network.
 
     Raises:
-        UsageError: the scaling of pixels or the fit cannot be found out, or what was said does not exist.
+        UsageError: the scaling of pixels or the fit cannot be found out, what was said does not exist, or frames have
+            more levels than a uint8 input.
     """
     normalize, fit = frames.normalize or _scaling(source), frames.fit or _fit(source)
     missing = []
@@ -93,14 +99,21 @@ def door_of(source: Source, frames: Frames) -> Door:
         raise UsageError(f"there is no fit '{fit}'", f"Fits: {', '.join(FITS)}")
     gain = parse_gain(frames.gain)
     door: Literal["uint8", "float32"] = "float32" if frames.bit_depth > 8 and gain.kind == "none" else "uint8"
-    top = 255.0 if door == "uint8" else float(2**frames.bit_depth - 1)
+    if door == "float32" and source.door == "uint8":
+        raise UsageError(
+            f"'{source.path}' takes uint8 levels, and frames of {frames.bit_depth} bits have more",
+            f"Say how they become 8 bits with --gain {GAINS}",
+        )
+    top = _LEVELS if door == "uint8" else float(2**frames.bit_depth - 1)
     mean, std = parse_scaling(normalize, source.channels, top)
     if source.door == "uint8" and (set(mean), set(std)) != ({0.0}, {1.0}):
         raise UsageError(f"'{source.path}' takes uint8 levels and scales them itself", "Leave out --normalize")
     ultralytics = source.framework == ULTRALYTICS
     pad = frames.pad_level
     if pad is None:
-        pad = _ULTRALYTICS_PAD if ultralytics else float(round(float(np.mean(mean))))
+        pad = _ULTRALYTICS_PAD * top / _LEVELS if ultralytics else float(round(float(np.mean(mean))))
+    elif not 0 <= pad <= top:
+        raise UsageError(f"--pad-level {pad:g} is no level of these frames", f"Their levels are 0 to {top:g}")
     kinds: dict[str, Fit] = {
         "squash": Squash(),
         "letterbox": Letterbox(),
@@ -118,8 +131,9 @@ def door_of(source: Source, frames: Frames) -> Door:
         pad_level=pad,
         normalization=Normalization(mean=float(np.mean(mean)), std=float(np.mean(std))),
     )
+    moved = f"; 0..{top:g} become 0..255" if normalize == "levels" and top > _LEVELS else ""
     reasons = (
-        f"pixels: {_said(frames.normalize, 'normalize', normalize, _why_scaling(source))}",
+        f"pixels: {_said(frames.normalize, 'normalize', normalize, _why_scaling(source))}{moved}",
         f"frames: {_said(frames.fit, 'fit', fit, _why_fit(source))}, {spec.resize}, padded with {pad:g}",
         "the network takes three channels: the gray frame fills each" if source.channels == 3 else "one channel",
     )
@@ -166,14 +180,14 @@ def _scaled(graph: Graph, x: str, mean: Sequence[float], std: Sequence[float]) -
     return x
 
 
-def parse_scaling(text: str, channels: int, top: float = 255.0) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Means and standard deviations, one a channel, in levels up to `top`.
+def parse_scaling(text: str, channels: int, top: float = _LEVELS) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Means and standard deviations, one a channel, in levels up to `top`. `levels` brings these to 0..255.
 
     Raises:
         UsageError: not a scaling.
     """
     named: dict[str, tuple[Sequence[float], Sequence[float]]] = {
-        "levels": ((0.0,), (1.0,)),
+        "levels": ((0.0,), (top / _LEVELS,)),
         "unit": ((0.0,), (top,)),
         "signed": ((top / 2,), (top / 2,)),
         "imagenet": ([value * top for value in IMAGENET[0]], [value * top for value in IMAGENET[1]]),
@@ -206,7 +220,7 @@ def parse_gain(text: str) -> Gain:
             return ClaheGain(clip_limit=first, tiles=int(second))
     except ValueError:
         pass
-    raise UsageError(f"there is no gain control '{text}'", "There are: min-max, percentile:LOW,HIGH, clahe:LIMIT,TILES")
+    raise UsageError(f"there is no gain control '{text}'", f"There are: {GAINS}")
 
 
 def _scaling(source: Source) -> str:

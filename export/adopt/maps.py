@@ -16,7 +16,7 @@ from irforge.export.adopt.observation import (
     is_distribution,
     the_only,
 )
-from irforge.export.adopt.reading import Activation, Peaks, Plane
+from irforge.export.adopt.reading import Peaks, Plane
 
 
 def centernet(seen: Observation) -> Peaks:
@@ -87,12 +87,14 @@ def logits(seen: Observation) -> Plane:
         )
     if max(target) >= channels:
         raise UsageError(f"'{name}' has no channel {max(target)}", f"It has {channels}, from 0")
-    if channels > 1 and seen.choices.scores in ("", "softmax"):
-        done = is_distribution(np.moveaxis(value, 1, -1))
-        activation: Activation = "none" if done else "softmax"
-        note = "a pixel's channels sum to 1" if done else "channels become probabilities by softmax (--scores sigmoid?)"
-    else:
-        activation, note = activation_of(value, seen)
+    activation, note = activation_of(value, seen)
+    done = activation != "sigmoid" and is_distribution(np.moveaxis(value, 1, -1))
+    if done:
+        activation, note = "none", "a pixel's channels sum to 1"
+    elif channels > 1 and activation == "none":
+        note += "; a pixel's channels do not sum to 1, so each stands for itself"
+    elif channels > 1 and seen.choices.scores in ("", "softmax"):
+        activation, note = "softmax", "channels become probabilities by softmax (--scores sigmoid?)"
     scale = seen.height // height
     return Plane(
         layout="logits",
@@ -100,6 +102,7 @@ def logits(seen: Observation) -> Plane:
         channels=channels,
         activation=activation,
         foreground=target,
+        exclusive=done or activation == "softmax",
         cells=(height, width),
         reasons=(
             f"'{name}' has {channels} channel{'s' * (channels > 1)} of {height}x{width}",

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from irforge.errors import UsageError
 from irforge.export.adopt.reading import Activation
 
 Values = npt.NDArray[Any]
@@ -26,7 +27,11 @@ class NearlyThisLayout(NotThisLayout):
 
 @dataclass(frozen=True)
 class Choices:
-    """What the user said of the outputs; empty where it is to be found out."""
+    """What the user said of the outputs; empty where it is to be found out.
+
+    Raises:
+        UsageError: a channel is named twice.
+    """
 
     kind: str = ""
     layout: str = ""
@@ -35,6 +40,11 @@ class Choices:
     scores: Literal["", "probability", "sigmoid", "softmax"] = ""
     coordinates: Literal["", "centre", "corners"] = ""
     target: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        twice = next((channel for channel in self.target if self.target.count(channel) > 1), None)
+        if twice is not None:
+            raise UsageError(f"--target names channel {twice} twice", "Name each channel once")
 
 
 @dataclass(frozen=True)

@@ -83,13 +83,18 @@ class Peaks:
 
 @dataclass(frozen=True)
 class Plane:
-    """A score a pixel, N x channels x h x w; the target's probability is the sum over the `foreground` channels."""
+    """A score a pixel, N x channels x h x w.
+
+    exclusive: whether a pixel's channels sum to 1; the target's probability is then the sum over the `foreground`
+    channels, else the highest of them.
+    """
 
     layout: str
     tensor: str
     channels: int
     activation: Activation
     foreground: tuple[int, ...]
+    exclusive: bool
     cells: tuple[int, int]
     reasons: tuple[str, ...] = ()
 

@@ -36,8 +36,10 @@ def yolo(seen: Observation) -> Rows:
         raise NotThisLayout(f"'{name}' has {features} features a row, and four coordinates and a score are five")
     if seen.class_count is None:
         with_objectness = features > 5 and (rows == 3 * cells or (not first and rows != 300))
-        why = "three anchors a cell" if rows == 3 * cells else "rows come first"
-        reasons += [f"objectness before the classes: {why}"] if with_objectness else []
+        if with_objectness:
+            proved = rows == 3 * cells
+            guess = "objectness before the classes is assumed, as rows come first; --classes NAMES settles it"
+            reasons.append("objectness before the classes: three anchors a cell" if proved else guess)
     else:
         extra = features - 4 - seen.class_count
         if extra not in (0, 1):

@@ -216,15 +216,19 @@ def _constants_to_initializers(model: ModelProto) -> None:
 
 
 def _own_scaling(graph: Graph, name: str) -> str:
-    """How pixels must come in, as the graph's own first nodes show: `levels` (0..255), `unit` (0..1), '' (unknown)."""
+    """How pixels must come in, as the graph's own first nodes show: `levels` (0..255), `unit` (0..1), '' (unknown).
+
+    A mean or divisor beyond 8 bits is one of raw counts, whose depth the graph does not tell.
+    """
     before = ("Cast", "Transpose", "Identity", "Sub", "Add", "Mul", "Div", "Slice", "Gather")
     node = graph.sole_consumer(name)
     while node is not None and is_op(node, *before):
         constants = [array for part in node.input if (array := graph.array(part)) is not None]
         if is_op(node, "Sub", "Div", "Mul") and constants and constants[0].dtype.kind == "f":
             value = float(abs(constants[0]).max())
-            if (node.op_type == "Mul" and value < 0.1) or (node.op_type != "Mul" and value > 10):
-                return "levels"
+            level = value if node.op_type != "Mul" else 1 / value if value else 0.0
+            if level > 10:
+                return "levels" if level < 2**8 + 1 else ""
             if node.op_type == "Sub" and 0 < value < 1:
                 return "unit"
         node = graph.sole_consumer(node.output[0])

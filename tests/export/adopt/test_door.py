@@ -9,6 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from irforge.contract import Letterbox, PercentileGain, Squash
+from irforge.errors import UsageError
 from irforge.export.adopt.deployable import Adopted, adopt_model
 from irforge.export.adopt.door import Frames, parse_scaling
 from irforge.export.adopt.observation import Choices
@@ -25,6 +26,7 @@ def echo(
     last: bool = False,
     door: int = TensorProto.FLOAT,
     before: str = "",
+    by: float = 255.0,
     **model: object,
 ) -> Path:
     """A network whose mask is the weighted sum of what comes in: 1 x red + 2 x green + 4 x blue."""
@@ -33,7 +35,7 @@ def echo(
     arrays = {"weights": weights.reshape(shape), "axis": np.array([3 if last else 1], np.int64)}
     nodes = [helper.make_node("Cast", ["images"], ["x0"], to=TensorProto.FLOAT)]
     if before:
-        arrays["by"] = np.array(255.0, np.float32)
+        arrays["by"] = np.array(by, np.float32)
         nodes.append(helper.make_node(before, ["x0", "by"], ["x"]))
     else:
         nodes.append(helper.make_node("Identity", ["x0"], ["x"]))
@@ -106,6 +108,44 @@ def test_a_graph_that_scales_levels_itself_is_not_scaled_twice(tmp_path: Path, d
     np.testing.assert_allclose(seen(made, tmp_path, frames), frames / 255 * 7, rtol=1e-5)
 
 
+@pytest.mark.parametrize("normalize", ["", "levels"])
+def test_a_graph_that_scales_levels_itself_gets_0_to_255_of_deeper_frames(tmp_path: Path, normalize: str) -> None:
+    frames = random_frames(np.float32, 1 << 14)
+    made = adopted(echo(tmp_path, before="Div"), Frames(normalize, "squash", bit_depth=14))
+    assert made.contract.input.normalization.std == pytest.approx(16383 / 255)
+    np.testing.assert_allclose(seen(made, tmp_path, frames), frames / 16383 * 7, rtol=1e-5)
+    assert any("0..16383 become 0..255" in reason for reason in made.door.reasons)
+
+
+def test_a_graph_of_uint8_takes_deeper_frames_only_through_a_gain(tmp_path: Path) -> None:
+    path = echo(tmp_path, door=TensorProto.UINT8, before="Div")
+    with pytest.raises(UsageError, match=r"takes uint8 levels, and frames of 14 bits have more.*--gain"):
+        adopted(path, Frames(fit="squash", bit_depth=14))
+    frames = random_frames()
+    made = adopted(path, Frames(fit="squash", bit_depth=14, gain="percentile:1,99"))
+    np.testing.assert_allclose(seen(made, tmp_path, frames), frames / 255 * 7, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("before", "by"), [("Div", 16383.0), ("Mul", 1 / 16383), ("Sub", 8000.0)])
+def test_a_graph_that_scales_raw_counts_itself_does_not_pass_for_one_of_levels(
+    tmp_path: Path, before: str, by: float
+) -> None:
+    path = echo(tmp_path, before=before, by=by)
+    with pytest.raises(UsageError, match=r"how pixels are scaled.*0/1"):
+        adopted(path, Frames(fit="squash", bit_depth=14))
+    frames = random_frames(np.float32, 1 << 14)
+    made = adopted(path, Frames("0/1", "squash", bit_depth=14))
+    scaled = {"Div": frames / by, "Mul": frames * by, "Sub": frames - by}[before]
+    np.testing.assert_allclose(seen(made, tmp_path, frames), scaled * 7, rtol=1e-4, atol=0.01)
+
+
+@pytest.mark.parametrize(("level", "depth"), [("nan", 8), ("inf", 8), ("-1", 8), ("256", 8), ("16384", 14)])
+def test_a_pad_level_that_no_pixel_has_is_refused(tmp_path: Path, level: str, depth: int) -> None:
+    frames = Frames("unit", "letterbox", pad_level=float(level), bit_depth=depth)
+    with pytest.raises(UsageError, match=f"--pad-level {level} .*0 to {2**depth - 1}"):
+        adopted(echo(tmp_path), frames)
+
+
 def test_raw_counts_come_in_as_floats(tmp_path: Path) -> None:
     frames = random_frames(np.float32, 1 << 14)
     made = adopted(echo(tmp_path), Frames("unit", "squash", bit_depth=14))
@@ -122,6 +162,8 @@ def test_what_ultralytics_writes_into_a_file_says_it_all(tmp_path: Path) -> None
     made = adopted(echo(tmp_path, metadata=ULTRALYTICS), Frames())
     spec = made.contract.input
     assert (spec.fit, spec.resize, spec.pad_level, spec.normalization.std) == (Letterbox(), "linear", 114.0, 255.0)
+    deep = adopted(echo(tmp_path, metadata=ULTRALYTICS), Frames(bit_depth=14))
+    assert deep.contract.input.pad_level == pytest.approx(114 * 16383 / 255)
     assert made.contract.provenance.detector == "YOLOv8n"
     assert any("AGPL-3.0" in note for note in made.notes)
     squashed = adopted(echo(tmp_path, metadata=ULTRALYTICS | {"head": "RTDETRDecoder"}), Frames())
@@ -130,4 +172,5 @@ def test_what_ultralytics_writes_into_a_file_says_it_all(tmp_path: Path) -> None
 
 def test_scaling_is_in_levels_of_the_door() -> None:
     assert parse_scaling("unit", 1, 16383.0) == ((0.0,), (16383.0,))
+    assert parse_scaling("levels", 1, 16383.0) == ((0.0,), (16383.0 / 255,))
     assert parse_scaling("0,0,0/255,255,255", 3) == ((0.0,) * 3, (255.0,) * 3)

@@ -112,6 +112,17 @@ def test_yolo_with_objectness_is_told_by_its_three_anchors_a_cell(
     assert made.contract.output.classes == ["class 0", "class 1"]
 
 
+def test_objectness_that_nothing_proves_is_said_to_be_assumed(stranger: Callable[..., Path]) -> None:
+    random = np.random.default_rng(13)
+    table = np.concatenate([centred(random, CELLS), random.uniform(0.01, 0.99, (CELLS, 3))], 1)[None]
+    path = stranger({"output0": table.astype(np.float32)})
+    made = adopted(path)
+    assert made.reading.class_count == 2
+    (reason,) = (reason for reason in made.reading.reasons if "objectness" in reason)
+    assert "assumed" in reason and "--classes" in reason
+    assert not any("assumed" in reason for reason in adopted(path, classes=("a", "b")).reading.reasons)
+
+
 def test_chains_of_overlapping_boxes_are_decided_as_one_after_the_other(
     stranger: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -239,6 +250,29 @@ def test_logits_become_a_mask(
     np.testing.assert_allclose(mask[0, 0], probability(maps), atol=1e-5)
 
 
+@pytest.mark.parametrize("scores", ["", "probability"])
+def test_channels_that_are_sigmoids_already_stay_as_they_are(
+    stranger: Callable[..., Path], tmp_path: Path, scores: str
+) -> None:
+    """Neither a softmax nor a second sigmoid over them; and they do not exclude each other, so the best one counts."""
+    maps = sigmoid(np.random.default_rng(11).normal(0, 3, (3, SIDE, SIDE))).astype(np.float32)
+    path = stranger({"out": maps[None]})
+    made = adopted(path, target=(2,), scores=scores)
+    np.testing.assert_allclose(outputs(made, tmp_path)["mask"][0, 0], maps[2], atol=1e-6)
+    assert any("each stands for itself" in reason for reason in made.reading.reasons)
+    made = adopted(path, target=(0, 2), scores=scores)
+    np.testing.assert_allclose(outputs(made, tmp_path)["mask"][0, 0], maps[[0, 2]].max(0), atol=1e-6)
+
+
+def test_channels_of_a_softmax_in_the_graph_are_added(stranger: Callable[..., Path], tmp_path: Path) -> None:
+    maps = softmax(np.random.default_rng(12).normal(0, 3, (SIDE, SIDE, 4))).astype(np.float32)
+    path = stranger({"out": np.moveaxis(maps, 2, 0)[None]})
+    added = outputs(adopted(path, target=(1, 3)), tmp_path)["mask"][0, 0]
+    np.testing.assert_allclose(added, maps[..., [1, 3]].sum(-1), atol=1e-6)
+    best = outputs(adopted(path, target=(1, 3), scores="sigmoid"), tmp_path)["mask"][0, 0]
+    np.testing.assert_allclose(best, sigmoid(maps[..., [1, 3]].max(-1)), atol=1e-6)
+
+
 def test_a_mask_of_fewer_cells_is_enlarged(stranger: Callable[..., Path], tmp_path: Path) -> None:
     """At half pixels: a cell's value stands at its centre, and between two centres it goes over evenly."""
     maps = np.zeros((1, 1, 16, 16), np.float32)
@@ -254,6 +288,8 @@ def test_several_classes_a_pixel_need_a_target(stranger: Callable[..., Path]) ->
         adopted(path)
     with pytest.raises(UsageError, match="no channel 5"):
         adopted(path, target=(5,))
+    with pytest.raises(UsageError, match=r"--target names channel 3 twice"):
+        adopted(path, target=(3, 1, 3))
 
 
 def test_names_that_a_deployable_uses_are_freed(stranger: Callable[..., Path], tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from irforge.errors import ArtifactError, ExportError, IrforgeError, UsageError
+from irforge.export.adopt.adopt import adopt
 from irforge.export.adopt.deployable import adopt_model
 from irforge.export.adopt.door import Frames
 from irforge.export.adopt.observation import Choices
@@ -106,6 +107,20 @@ def test_weights_that_are_cast_or_quantised_already(stranger: Stranger) -> None:
     model.graph.initializer.append(numpy_helper.from_array(np.ones((), np.float32), "scale"))
     onnx.save(model, path)
     refused(ExportError, path, "quantised already", "irforge quantize")
+
+
+@pytest.mark.parametrize("through_a_link", [False, True])
+def test_the_original_is_not_written_over(stranger: Stranger, through_a_link: bool) -> None:
+    path = stranger({"out": TABLE})
+    before = path.read_bytes()
+    output = path.parent / "elsewhere" / ".." / path.name
+    (path.parent / "elsewhere").mkdir()
+    if through_a_link:
+        output = path.parent / "link.onnx"
+        output.symlink_to(path)
+    with pytest.raises(UsageError, match="is the model itself") as caught:
+        adopt(path, output, normalize="unit", fit="squash")
+    assert caught.value.remedy and path.read_bytes() == before
 
 
 def test_a_second_input(stranger: Stranger) -> None:
