@@ -1,9 +1,9 @@
 """mNoCoAP of checkpoints that give masks: `python benchmarks/classical.py MPCM.safetensors --data SIRST-V2:test_full`.
 
-Frames keep their own size. As published for filters and segmentation networks (Dai et al., OSCAR, TGRS 2023), a point
-is the highest pixel in the box of each 8-connected component above the contract's threshold. `legacy` rounds its edge
-coordinates as the published code rounds those of boxes, `shifted` is what that code gives for pixels: see
-`irforge.metrics.NocoMetrics`.
+Frames keep their own size. A target is an 8-connected component above the contract's threshold. `shifted` is what the
+published code gives for filters and segmentation networks (Dai et al., OSCAR, TGRS 2023), `legacy` what it gives where
+their points are rounded like the centres of boxes; both take the first of the highest pixels in a component's box,
+`unbiased` the middle of them: see `irforge.metrics.NocoMetrics` and `points_from_map`.
 """
 
 from __future__ import annotations
@@ -55,11 +55,12 @@ def points_of_masks(checkpoint: Path, dataset: Dataset) -> dict[str, Any]:
         with torch.inference_mode():
             mask = deployable(torch.from_numpy(tensor))[0, 0].numpy()
         seconds += time.perf_counter() - begin
-        found = points_from_map(np.asarray(geometry.crop(mask), np.float32), contract.output.score_threshold)
-        points += len(found)
+        plane, level = np.asarray(geometry.crop(mask), np.float32), contract.output.score_threshold
+        middle, first = points_from_map(plane, level), points_from_map(plane, level, "first")
+        points += len(middle)
         gray = to_gray(frame, contract.input.colour, str(sample.frame_path))
-        for variant in metrics.values():
-            variant.update(found, truth, gray)
+        for variant, metric in metrics.items():
+            metric.update(middle if variant == "unbiased" else first, truth, gray)
     return {
         "checkpoint": checkpoint.name,
         "detector": contract.provenance.detector,

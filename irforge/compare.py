@@ -42,9 +42,10 @@ def compare(
     frames_per_round: Annotated[int, typer.Option(min=1, help="Frames of one turn.")] = 10,
     warm_up: Annotated[int, typer.Option(min=0, help="Frames of each model before the clocks count.")] = 3,
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all figures here too, a row a model.")] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The JSON; the page lies beside it.")] = Path(
-        "compare.json"
-    ),
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="The .json; the page lies beside it. [default: compare.json]"),
+    ] = None,
     source: Annotated[
         Path | None, typer.Option("--from", metavar="COMPARE.json", help="Show what was measured before.")
     ] = None,
@@ -62,8 +63,8 @@ def compare(
     from irforge.runtime.comparison.table import as_csv, print_comparison
 
     if source is not None:
-        if models or data:
-            raise UsageError("--from shows a comparison that was made before", "Leave models and --data out")
+        if models or data or output:
+            raise UsageError("--from shows a comparison that was made before", "Leave models, --data and -o out")
         measured = read_comparison(source)
         page = source.with_suffix(".html")
     else:
@@ -72,6 +73,9 @@ def compare(
                 f"there {'are no models' if not models else 'is no --data'} to compare on",
                 "irforge compare MODELS... --data NAME:SPLIT, or --from COMPARE.json",
             )
+        output = output or Path("compare.json")
+        if output.suffix != ".json" or output.is_dir():
+            raise UsageError(f"'{output}' is not a .json file", "Name one with -o; the page is written beside it")
         measured = compare_models(
             models,
             data,

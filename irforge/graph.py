@@ -23,6 +23,11 @@ Array = npt.NDArray[Any]
 Shape = tuple[int | str | None, ...]
 
 STANDARD_DOMAINS = ("", "ai.onnx")
+_WEIGHTED = (
+    *("Conv", "ConvTranspose", "Gemm", "MatMul", "PRelu", "LSTM", "GRU"),
+    *("BatchNormalization", "InstanceNormalization", "LayerNormalization", "GroupNormalization"),
+)
+_PASSES_ON = ("QuantizeLinear", "DequantizeLinear", "Cast", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity")
 # Weights larger than this play no part in shape inference; leaving them out makes it quick.
 _SMALL_WEIGHT = 1024
 
@@ -363,6 +368,29 @@ def macs(model: ModelProto, shapes: Mapping[str, Sequence[int]] | None = None) -
 
 
 def parameter_count(model: ModelProto) -> int:
-    """Number of values in floating-point and int8 initializers."""
+    """Number of values in the floating-point and int8 initializers that layers, norms and custom operators read as
+    weights, through quantisers and changes of shape too, or that are added or multiplied channel by channel.
+
+    Tables of a decode, such as grids and the order of candidates, are none.
+    """
+    graph = Graph(model)
     counted = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE, TensorProto.INT8)
-    return sum(math.prod(tensor.dims) for tensor in model.graph.initializer if tensor.data_type in counted)
+    total = 0
+    for tensor in model.graph.initializer:
+        by_channel = sum(side > 1 for side in tensor.dims) == 1
+        if tensor.data_type in counted and _is_weight(graph, tensor.name, by_channel):
+            total += math.prod(tensor.dims)
+    return total
+
+
+def _is_weight(graph: Graph, name: str, by_channel: bool) -> bool:
+    for node in graph.consumers(name):
+        if node.domain not in STANDARD_DOMAINS or node.op_type in _WEIGHTED:
+            if name in node.input[1:] or node.op_type == "MatMul":
+                return True
+        elif node.op_type in _PASSES_ON:
+            if name == node.input[0] and _is_weight(graph, node.output[0], by_channel):
+                return True
+        elif by_channel and node.op_type in ("Add", "Sub", "Mul", "Div"):
+            return True
+    return False

@@ -152,3 +152,25 @@ def test_macs_count_each_kind_by_its_formula() -> None:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
     assert macs(model) == {"a": 4 * 3 * 3 * 2 * 9, "b": 4 * 6 * 5 * 3 * 4, "d": 4 * 6 * 7 * 5}
     assert parameter_count(model) == 4 * 2 * 9 + 4 * 3 * 4 + 35
+
+
+def test_parameters_are_what_layers_read_and_not_the_tables_of_a_decode() -> None:
+    value = helper.make_tensor_value_info
+    constants = {
+        "w": np.zeros((8, 4, 3, 3), np.int8),
+        "scale": np.ones(8, np.float32),
+        "bias": np.zeros((1, 8, 1, 1), np.float32),
+        "grid": np.zeros((1, 1, 6, 5), np.float32),
+        "one": np.ones((), np.float32),
+    }
+    nodes = [
+        helper.make_node("DequantizeLinear", ["w", "scale"], ["kernel"], axis=0),
+        helper.make_node("Conv", ["x", "kernel"], ["a"], pads=[1, 1, 1, 1]),
+        helper.make_node("Add", ["a", "bias"], ["b"]),
+        helper.make_node("Mul", ["b", "grid"], ["c"]),
+        helper.make_node("Add", ["c", "one"], ["d"]),
+    ]
+    weights = [numpy_helper.from_array(array, name) for name, array in constants.items()]
+    outputs = [value("d", TensorProto.FLOAT, None)]
+    graph = helper.make_graph(nodes, "g", [value("x", TensorProto.FLOAT, [1, 4, 6, 5])], outputs, weights)
+    assert parameter_count(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])) == 8 * 4 * 9 + 8

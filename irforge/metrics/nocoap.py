@@ -16,6 +16,7 @@ from irforge.metrics.matching import box_centres
 from irforge.noco import noco_map, noco_peak
 
 NocoVariant = Literal["unbiased", "legacy", "shifted", "peak"]
+PointRule = Literal["middle", "first"]
 
 NOCO_THRESHOLDS = tuple(float(t) for t in np.linspace(0.1, 0.9, 9))
 LOC_THRESHOLDS = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -55,7 +56,7 @@ class NocoMetrics:
     legacy: the published code, which rounds edge coordinates (half to even) to pixel indices: half a pixel too far
         right and down. Only this one compares with published figures of box detectors.
     shifted: `legacy` with all points moved by half a pixel, up and left. It repeats what the published code gives for
-        points that are pixels, such as those of `points_from_map`.
+        points that are pixels, such as those of `points_from_map` by the rule `first`.
     peak: `unbiased` for detectors that report the NoCo peak inside their box (`noco_peak`) instead of its centre.
     """
 
@@ -148,31 +149,47 @@ class LocMetrics:
         return PointResult(_mean(at), LOC_THRESHOLDS, tuple(at), parts[0].frames if parts else 0, targets)
 
 
-def points_from_map(scores: npt.NDArray[np.floating[Any]], threshold: float = 0.5) -> Detections:
+def points_from_map(
+    scores: npt.NDArray[np.floating[Any]], threshold: float = 0.5, rule: PointRule = "middle"
+) -> Detections:
     """A score map's targets as points: one for each 8-connected component above `threshold` (strict).
 
-    For segmentation networks and classical filters, as mNoCoAP was published for them. Bring the maps of filters to
-    0..1 frame by frame first: scores are compared between frames.
+    For segmentation networks and classical filters. Bring the maps of filters to 0..1 frame by frame first: scores are
+    compared between frames. In float32 a confident network is exactly 1 on several pixels, and the response of a filter
+    can be as wide as its cell, so it matters which of equal pixels is taken:
+
+    middle: the mean of the component's highest pixels.
+    first: the published rule: the highest pixel in the component's bounding box, its own or not, and of equal ones the
+        first in raster order, which is up and left of the middle. `NocoMetrics("shifted")` judges it as published.
 
     Args:
         scores: H x W.
 
     Returns:
-        Detections whose point and score are those of the highest pixel inside the component's bounding box, its own
-        pixel or not; the first in raster order where several are equal.
+        Detections with the boxes of the components, whose `centres` are the points.
     """
     plane = np.asarray(scores, np.float32)
     parts = components(plane > np.float32(threshold), 8)
-    boxes = parts.boxes()
-    centres = np.empty((len(boxes), 2), np.float32)
-    peaks = np.empty(len(boxes), np.float32)
-    for i, (x0, y0, x1, y1) in enumerate(boxes.tolist()):
-        part = plane[y0:y1, x0:x1]
-        row, column = divmod(int(part.argmax()), x1 - x0)
-        centres[i] = x0 + column + 0.5, y0 + row + 0.5
-        peaks[i] = part[row, column]
-    classes = np.zeros(len(boxes), np.int64)
-    return Detections(boxes.astype(np.float32), peaks, classes, centres, parts.areas.astype(np.float32))
+    boxes, peaks = parts.boxes(), parts.peaks(plane)
+    if rule == "middle":
+        highest = plane[parts.rows, parts.columns] == peaks[parts.owners]
+        owners = parts.owners[highest]
+        places = np.stack([parts.columns[highest], parts.rows[highest]])
+        sums = np.stack([np.bincount(owners, axis, len(parts)) for axis in places], axis=1)
+        pixels = sums / np.bincount(owners, minlength=len(parts))[:, None]
+    else:
+        pixels = np.empty((len(parts), 2))
+        for i, (x0, y0, x1, y1) in enumerate(boxes.tolist()):
+            row, column = divmod(int(plane[y0:y1, x0:x1].argmax()), x1 - x0)
+            pixels[i] = x0 + column, y0 + row
+            peaks[i] = plane[y0 + row, x0 + column]
+    return Detections(
+        boxes.astype(np.float32),
+        peaks,
+        np.zeros(len(parts), np.int64),
+        (pixels + 0.5).astype(np.float32),
+        parts.areas.astype(np.float32),
+    )
 
 
 def centerness(points: npt.NDArray[Any], boxes: npt.NDArray[Any]) -> Table:

@@ -1,7 +1,7 @@
 """What a model answers, frame by frame, in a file that an interrupted run goes on with.
 
-An answer belongs to the content of the frame and its mask, and its file to the model's content, contract and backend:
-frames that are already answered are not run again, whatever list they are in.
+An answer belongs to the content of the frame and its mask, and its file to the model's content and contract, the
+backend and the processor: frames that are already answered are not run again, whatever list they are in.
 """
 
 from __future__ import annotations
@@ -16,24 +16,30 @@ import numpy.typing as npt
 from pydantic import Field, ValidationError
 
 from irforge import __version__
+from irforge.artifact import load_model, model_fingerprint
 from irforge.datasets import Sample
 from irforge.detections import Detections
 from irforge.errors import ArtifactError
 from irforge.files import sha256_of_file, sha256_of_json, write_text
 from irforge.frames import resize_mask
+from irforge.frames.geometry import Geometry
 from irforge.frames.resize import resize
 from irforge.metrics import PixelMetrics, match_targets, points_from_map
 from irforge.runtime.comparison.entry import Entry
 from irforge.runtime.comparison.schema import Box
 from irforge.runtime.detector import SessionDetector
+from irforge.runtime.machine import cpu_name, gpu_name
 from irforge.runtime.report.figures import Part
 from irforge.runtime.rescoring import open_rescorer
+from irforge.session import Session
 
+Point = tuple[float, float, float]
+"""x, y, score."""
 LEVELS = tuple(k / 10 for k in range(1, 10))
 """Thresholds at which masks are counted for the curve of Pd over Fa."""
 SAVE_EVERY = 20.0
 """Seconds between two writes of the file: what a power cut costs at most. Ctrl-C costs nothing."""
-_FORMAT = 1
+_FORMAT = 2
 
 
 class MaskCounts(Part):
@@ -50,18 +56,21 @@ class MaskCounts(Part):
 class FrameAnswer(Part):
     """All that is kept of one frame. Coordinates are the frame's; detections come best first.
 
-    Box detectors keep all detections, whatever their score; mask detectors the components above the threshold, with
-    `points` as mNoCoAP takes them, and the counts of masks where the truth has masks: in frame pixels, at the model's
-    size where that is another, and (found, false pixels) at each of `LEVELS`.
+    Box detectors keep all detections, whatever their score; mask detectors the components above the threshold, with the
+    points that mNoCoAP takes for them, and the counts of masks where the truth has masks: in frame pixels, at the
+    model's size where that is another, and (found, false pixels) at each of `LEVELS`. `seconds` are of `threads` CPU
+    threads.
     """
 
     seconds: float = Field(ge=0)
+    threads: int = Field(ge=1)
     boxes: list[Box]
     scores: list[float]
     classes: list[int]
     centres: list[tuple[float, float]] | None = None
-    points: list[tuple[float, float, float]] | None = None
-    """x, y, score."""
+    points: list[Point] | None = None
+    pixels: list[Point] | None = None
+    """Of the same components, by the published rule: see `irforge.metrics.points_from_map`."""
     mask: MaskCounts | None = None
     mask_at_model: MaskCounts | None = None
     levels: list[tuple[int, int]] = Field(default_factory=list)
@@ -77,11 +86,12 @@ class FrameAnswer(Part):
         )
         return found.take(found.classes >= 0)
 
-    def point_detections(self, numbers: list[int]) -> Detections:
-        """What mNoCoAP judges: the mask's points, or the boxes with their centres."""
-        if self.points is None:
+    def point_detections(self, numbers: list[int], published: bool = False) -> Detections:
+        """What mNoCoAP judges: the mask's points, by its published rule or by ours, or the boxes with their centres."""
+        rows = self.pixels if published else self.points
+        if rows is None:
             return self.detections(numbers)
-        points = np.array(self.points, np.float32).reshape(-1, 3)
+        points = np.array(rows, np.float32).reshape(-1, 3)
         nowhere = np.concatenate([points[:, :2], points[:, :2]], axis=1)
         return Detections(nowhere, points[:, 2], np.zeros(len(points), np.int64), points[:, :2])
 
@@ -110,24 +120,23 @@ def answer_all(
     Args:
         samples: frames with truth.
         digests: of each, see `content_digest`.
-        threads: CPU threads of what judges boxes again, if the contract names something.
+        threads: CPU threads that the entry opens sessions with, and those of what judges boxes again.
         tick: called after each frame, run or remembered.
 
     Raises:
         InputError: a frame or mask cannot be used.
         ArtifactError: the model fails, or the file belongs to something else.
     """
-    key = answers_key(entry)
-    path = folder / f"{entry.name}.{key[:12]}.json"
-    kept = _read(path, key)
-    frames = dict(kept.frames) if kept else {}
     wanted = list(zip(samples, digests, strict=True))
-    if kept is not None and all(digest in frames for _, digest in wanted):
-        for _ in wanted:
-            tick()
-        return kept
     with entry.open() as session:
-        backend = f"{session.backend}, {session.custom_ops}" if session.custom_ops else session.backend
+        key = answers_key(entry, session)
+        path = folder / f"{entry.name}.{key[:12]}.json"
+        kept = _read(path, key)
+        frames = dict(kept.frames) if kept else {}
+        if kept is not None and all(digest in frames for _, digest in wanted):
+            for _ in wanted:
+                tick()
+            return kept
         # Boxes are kept whatever their score; a mask's components are those above the contract's threshold.
         level = 0.0 if entry.contract.output.kind == "boxes" else None
         rescorer = open_rescorer(entry.contract, entry.path, threads)
@@ -136,14 +145,14 @@ def answer_all(
         fresh = 0
 
         def save() -> Answers:
-            now = Answers(key=key, model=entry.name, backend=backend, device=session.device, frames=frames)
+            now = Answers(key=key, model=entry.name, backend=_backend(session), device=session.device, frames=frames)
             write_text(path, now.model_dump_json() + "\n")
             return now
 
         try:
             for sample, digest in wanted:
                 if digest not in frames:
-                    frames[digest] = answer(detector, sample)
+                    frames[digest] = answer(detector, sample, threads)
                     fresh += 1
                 tick()
                 if fresh and monotonic() - saved > SAVE_EVERY:
@@ -159,7 +168,7 @@ def answer_all(
         return save()
 
 
-def answer(detector: SessionDetector, sample: Sample) -> FrameAnswer:
+def answer(detector: SessionDetector, sample: Sample, threads: int) -> FrameAnswer:
     """Run one frame, once, and take from its outputs what all metrics need."""
     frame, where = sample.frame(), f"'{sample.frame_path}'"
     start = perf_counter()
@@ -169,6 +178,7 @@ def answer(detector: SessionDetector, sample: Sample) -> FrameAnswer:
     seconds = perf_counter() - start
     answered = FrameAnswer(
         seconds=seconds,
+        threads=threads,
         boxes=[tuple(box) for box in found.boxes.tolist()],
         scores=found.scores.tolist(),
         classes=found.classes.tolist(),
@@ -178,14 +188,14 @@ def answer(detector: SessionDetector, sample: Sample) -> FrameAnswer:
     if output.kind == "boxes":
         return answered
     plane = np.asarray(geometry.crop(outputs["mask"][0, 0]), np.float32)
-    peaks = points_from_map(plane, output.score_threshold)
-    assert peaks.centres is not None
-    places = geometry.to_frame_points(peaks.centres + np.array((geometry.left, geometry.top), np.float32))
-    points = [(x, y, score) for (x, y), score in zip(places.tolist(), peaks.scores.tolist(), strict=True)]
+    level, connectivity = output.score_threshold, output.connectivity
+    points = {
+        "points": _in_frame(points_from_map(plane, level), geometry),
+        "pixels": _in_frame(points_from_map(plane, level, "first"), geometry),
+    }
     truth = sample.mask()
     if truth is None:
-        return answered.model_copy(update={"points": points})
-    level, connectivity = output.score_threshold, output.connectivity
+        return answered.model_copy(update=points)
     # A frame pixel takes the value of the model's pixel under its centre, as `Detections.mask` does.
     full = resize(plane, truth.shape[0], truth.shape[1], "nearest")
     resized = plane.shape != truth.shape
@@ -193,7 +203,7 @@ def answer(detector: SessionDetector, sample: Sample) -> FrameAnswer:
     levels = [match_targets(full > np.float32(k), truth, connectivity=connectivity) for k in LEVELS]
     return answered.model_copy(
         update={
-            "points": points,
+            **points,
             "mask": _counts(full, truth, level, connectivity),
             "mask_at_model": at_model,
             "levels": [(len(match.pairs), sum(match.extra_areas)) for match in levels],
@@ -207,11 +217,25 @@ def content_digest(sample: Sample) -> str:
     return sha256_of_json([sha256_of_file(sample.frame_path), mask, sample.background])
 
 
-def answers_key(entry: Entry) -> str:
-    """What decides a model's answers, as one hash: its file, and its contract with companions, fit and threshold."""
-    return sha256_of_json(
-        [_FORMAT, __version__, sha256_of_file(entry.path), entry.contract.model_dump(mode="json"), LEVELS]
-    )
+def answers_key(entry: Entry, session: Session) -> str:
+    """What decides a model's answers, as one hash: its content, its contract with companions, fit and threshold, and
+    what runs it."""
+    # A model may keep its weights in files beside it.
+    graph = entry.path.name.endswith(".onnx")
+    content = model_fingerprint(load_model(entry.path)) if graph else sha256_of_file(entry.path)
+    where = cpu_name() if session.device == "cpu" else gpu_name()
+    contract = entry.contract.model_dump(mode="json")
+    return sha256_of_json([_FORMAT, __version__, content, contract, LEVELS, _backend(session), where])
+
+
+def _backend(session: Session) -> str:
+    return f"{session.backend}, {session.custom_ops}" if session.custom_ops else session.backend
+
+
+def _in_frame(found: Detections, geometry: Geometry) -> list[Point]:
+    assert found.centres is not None
+    places = geometry.to_frame_points(found.centres + np.array((geometry.left, geometry.top), np.float32))
+    return [(x, y, score) for (x, y), score in zip(places.tolist(), found.scores.tolist(), strict=True)]
 
 
 def _counts(plane: npt.NDArray[Any], truth: npt.NDArray[np.bool_], level: float, connectivity: int) -> MaskCounts:

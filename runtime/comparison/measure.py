@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
-import numpy.typing as npt
 
 from irforge import __version__
 from irforge.datasets import Dataset
@@ -18,7 +18,7 @@ from irforge.files import sha256_of_file
 from irforge.metrics.coco import coco_ap
 from irforge.runtime.benchmark import Schedule, measure_latency
 from irforge.runtime.clocks import distribution
-from irforge.runtime.comparison.answers import Answers, answer_all, content_digest
+from irforge.runtime.comparison.answers import Answers, FrameAnswer, answer_all, content_digest
 from irforge.runtime.comparison.entry import Entry, class_notes, class_numbers, fit_words, sizes_inside
 from irforge.runtime.comparison.gallery import gallery
 from irforge.runtime.comparison.schema import Comparison, Contestant, Timing
@@ -40,7 +40,7 @@ _LINK = "A detection is right whose centre is less than 3 pixels from the true o
 PROTOCOL = (
     "Each model takes frames as its own contract says, with its own threshold; what it answers is brought back to the "
     f"frame's own pixels and judged there. {_LINK}, one to one, best score first. A mask's detections are its "
-    "connected components; mNoCoAP takes the brightest pixel of each as its point."
+    "connected components; mNoCoAP takes the middle of the brightest pixels of each as its point."
 )
 
 
@@ -86,11 +86,13 @@ def compare_entries(
     _check(dataset)
     classes = ["target"] if any_class else list(dataset.classes)
     numbers = [class_numbers(entry, classes, any_class) for entry in entries]
-    sizes = [sizes_inside(entry, dataset) for entry in entries]
+    for entry in entries:
+        sizes_inside(entry, dataset)  # refuses what does not fit before a long search begins
     training = check_training(entries, dataset, data_root, left_out=unseen, progress=progress)
     held = held or len(dataset)
     if unseen:
         dataset = _without(dataset, training.seen)
+    sizes = [sizes_inside(entry, dataset) for entry in entries]
     digests = [content_digest(sample) for sample in dataset]
     answers = [
         answer_all(entry, dataset, digests, folder, threads, progress(entry.name, len(dataset))) for entry in entries
@@ -104,8 +106,8 @@ def compare_entries(
         for score, answered in zip(scores, answers, strict=True):
             score.add(answered.frames[digest], truth, frame)
         tick()
-    seconds = [np.array([one.frames[digest].seconds for digest in digests]) for one in answers]
-    timings = _timings(entries, dataset, seconds, schedule, threads, progress)
+    given = [[one.frames[digest] for digest in digests] for one in answers]
+    timings = _timings(entries, dataset, given, schedule, threads, progress)
     contestants = [
         _contestant(entry, answered, score, timing, inside.most_common(1)[0][0], dataset)
         for entry, answered, score, timing, inside in zip(entries, answers, scores, timings, sizes, strict=True)
@@ -159,14 +161,14 @@ def _check(dataset: Dataset) -> None:
 def _timings(
     entries: Sequence[Entry],
     dataset: Dataset,
-    seconds: Sequence[npt.NDArray[np.float64]],
+    given: Sequence[Sequence[FrameAnswer]],
     schedule: Schedule | None,
     threads: int,
     progress: Progress,
 ) -> list[Timing | None]:
     if schedule is None:
         return [None] * len(entries)
-    slow = [float(np.median(one)) > SLOW for one in seconds]
+    slow = [float(np.median([frame.seconds for frame in frames])) > SLOW for frames in given]
     quick = [entry for entry, is_slow in zip(entries, slow, strict=True) if not is_slow]
     calls = schedule.rounds * schedule.frames_per_round
     rows = np.linspace(0, len(dataset) - 1, min(calls, _TIMED_FRAMES, len(dataset))).round().astype(int)
@@ -182,11 +184,20 @@ def _timings(
             tick = progress("latency", calls * len(quick))
             found = measure_latency(detectors, frames, schedule, threads=threads, tick=tick)
     return [
-        Timing(frame=distribution(one.tolist()), interleaved=False, threads=threads)
+        _alone(answers, threads)
         if is_slow
         else Timing(frame=found[entry.name].frame, interleaved=True, threads=threads)
-        for entry, one, is_slow in zip(entries, seconds, slow, strict=True)
+        for entry, answers, is_slow in zip(entries, given, slow, strict=True)
     ]
+
+
+def _alone(answers: Sequence[FrameAnswer], threads: int) -> Timing:
+    """The time of the frames that so many threads answered, or, without any, of those that most threads
+    answered in an earlier run."""
+    used = Counter(one.threads for one in answers)
+    chosen = threads if threads in used else used.most_common(1)[0][0]
+    seconds = [one.seconds for one in answers if one.threads == chosen]
+    return Timing(frame=distribution(seconds), interleaved=False, threads=chosen)
 
 
 def _contestant(
@@ -260,7 +271,11 @@ def _conditions(contestants: Sequence[Contestant], data: Data, here: Environment
         load = f"{here.load_average[0]:.1f} on {plural(here.cores, 'core')}"
         text = f"The machine was busy when the comparison began (load {load}): times are too long, ratios hold better."
         found.append(Finding(level="caution", text=text))
-    alone = [one.name for one in timed if one.timing and not one.timing.interleaved]
+    alone = [
+        one.name if one.timing.threads == here.threads else f"{one.name} ({plural(one.timing.threads, 'thread')})"
+        for one in timed
+        if one.timing and not one.timing.interleaved
+    ]
     if alone:
         text = (
             f"Slower than {SLOW:g} s a frame, so timed without taking turns, on the frames of the accuracy: "

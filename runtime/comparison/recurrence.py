@@ -43,11 +43,11 @@ class Look:
 @dataclass(frozen=True)
 class Recurrence:
     """What a training list holds of the test frames. `same`: the rows of those that it holds by content. `near`: pairs
-    (test, training) of other frames that look alike, one for each such test frame. `read`, `held`: frames of the list
-    read, and in all."""
+    (row of the test, name in training) of other frames that look alike, one for each such row. `read`, `held`:
+    frames of the list read, and in all."""
 
     same: tuple[int, ...]
-    near: tuple[tuple[str, str], ...]
+    near: tuple[tuple[int, str], ...]
     read: int
     held: int
 
@@ -94,15 +94,16 @@ def recurrence(test: Sequence[Look], train: Sequence[Look], held: int) -> Recurr
     """Compare two sets of looks; `held` is how many frames the training list has in all."""
     known = {one.digest for one in train}
     same = tuple(row for row, one in enumerate(test) if one.digest in known)
-    others = [one for one in test if one.digest not in known]
-    near: list[tuple[str, str]] = []
-    if others and train:
+    rows = [row for row in range(len(test)) if row not in set(same)]
+    near: list[tuple[int, str]] = []
+    if rows and train:
+        others = [test[row] for row in rows]
         apart = _differences([one.signs for one in others], [one.signs for one in train])
         limits = np.where(_same_stem(others, train), NEAR_SAME_STEM, NEAR)
         closest = (apart - limits).argmin(axis=1)
         near = [
-            (one.name, train[j].name)
-            for i, (one, j) in enumerate(zip(others, closest.tolist(), strict=True))
+            (row, train[j].name)
+            for i, (row, j) in enumerate(zip(rows, closest.tolist(), strict=True))
             if apart[i, j] <= limits[i, j]
         ]
     return Recurrence(same, tuple(near), len(train), held)

@@ -29,7 +29,8 @@ class Objects(Part):
     At the threshold: `centre` takes a detection for right whose centre is less than 3 pixels from the true one's,
     `iou50` by IoU >= 0.5; `found`, `pd` and false detections follow the first. `alarms` are those on frames without a
     target. Over all scores that the detector gives: `ap50` is COCO's; `nocoap` is mNoCoAP, `nocoap_legacy` as its
-    published code rounds points.
+    published code takes and rounds points: the centres of boxes (`legacy` in `irforge.metrics.NocoMetrics`), and of
+    masks the first of the brightest pixels (`shifted`).
     """
 
     frames: int = Field(gt=0)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from irforge.datasets import BoxTruth
 from irforge.frames import Frame, to_gray
-from irforge.metrics import BoxMatch, BoxMetrics, NocoMetrics, match_boxes, wilson_interval
+from irforge.metrics import BoxMatch, BoxMetrics, NocoMetrics, NocoVariant, match_boxes, wilson_interval
 from irforge.metrics.alarms import alarm_count
 from irforge.metrics.pixel import MATCH_DISTANCE
 from irforge.runtime.comparison.answers import LEVELS, FrameAnswer, MaskCounts
@@ -44,7 +44,9 @@ class Score:
     def __post_init__(self) -> None:
         level = self.entry.contract.output.score_threshold
         self._metrics = BoxMetrics(self.classes, level, distance=MATCH_DISTANCE, frame_rate=self.frame_rate)
-        self._noco = NocoMetrics(), NocoMetrics("legacy")
+        # The published code takes the centres of boxes as they are, and masks' points as the numbers of pixels.
+        published: NocoVariant = "shifted" if self.entry.contract.output.kind == "mask" else "legacy"
+        self._noco = NocoMetrics(), NocoMetrics(published)
 
     def add(self, answer: FrameAnswer, truth: BoxTruth, frame: Frame) -> None:
         """Add a frame; `truth` has the data's class numbers."""
@@ -58,9 +60,9 @@ class Score:
         if frame.dtype.itemsize > 1:
             self._noco = None
         if self._noco is not None:
-            points, gray = answer.point_detections(self.numbers), to_gray(frame)
-            for variant in self._noco:
-                variant.update(points, truth, gray)
+            gray = to_gray(frame)
+            for metrics, published in zip(self._noco, (False, True), strict=True):
+                metrics.update(answer.point_detections(self.numbers, published), truth, gray)
         if answer.mask is not None:
             self.masks.append(answer.mask)
             self.masks_at_model.append(answer.mask_at_model or answer.mask)

@@ -110,7 +110,7 @@ def _accuracy(comparison: Comparison) -> Table:
         )
     table.caption = (
         f"{frames_text(comparison)}. In %, in frame pixels. Pd, F1, False (a frame): centres within 3 px. F1.5: at IoU "
-        "0.5. NoCo, leg.: mNoCoAP, and as its published code rounds."
+        "0.5. NoCo, leg.: mNoCoAP, and as its published code takes points."
     )
     return table
 

@@ -61,7 +61,7 @@ def check_training(
         if not notes and (entry.parameters is None or entry.parameters > FEW_PARAMETERS):
             silent.append(entry.name)
     found: list[Finding] = []
-    rows: set[int] = set()
+    recurring: list[tuple[str, list[str], Recurrence]] = []
     test: list[Look] = []
     for name, models in users.items():
         train = _opened(name, data_root)
@@ -73,8 +73,10 @@ def check_training(
             test = looks(dataset, range(len(dataset)), tick)
         wanted = spaced(len(train))
         shared = recurrence(test, looks(train, wanted, progress(f"frames of {name}", len(wanted))), len(train))
-        found += _by_content(name, models, shared, len(test), left_out)
-        rows |= set(shared.same)
+        recurring.append((name, models, shared))
+    rows = frozenset(row for _, _, shared in recurring for row in shared.same)
+    for name, models, shared in recurring:
+        found += _by_content(name, models, shared, test, rows if left_out else frozenset())
     if silent:
         who = (
             f"{silent[0]} does not say what trained it"
@@ -83,7 +85,7 @@ def check_training(
         )
         text = f"{who}: whether that holds frames of this test is not known."
         found.append(Finding(level="note", text=text))
-    return Training(tuple(found), frozenset(rows))
+    return Training(tuple(found), rows)
 
 
 def list_name(note: DataNote) -> str:
@@ -111,21 +113,24 @@ def _by_name(name: str, dataset: Dataset, models: Sequence[str]) -> Finding:
     return Finding(level="note", text=text)
 
 
-def _by_content(name: str, models: Sequence[str], found: Recurrence, tested: int, left_out: bool) -> list[Finding]:
+def _by_content(
+    name: str, models: Sequence[str], found: Recurrence, test: Sequence[Look], left_out: frozenset[int]
+) -> list[Finding]:
     part = "" if found.read == found.held else f" (of its {found.held} frames {found.read} were looked at)"
     findings = []
     if found.same:
-        saw = f"{_and(models)} saw {len(found.same)} of {plural(tested, 'frame')} in training, in {name}{part}"
+        saw = f"{_and(models)} saw {len(found.same)} of {plural(len(test), 'frame')} in training, in {name}{part}"
         if left_out:
             findings.append(Finding(level="note", text=f"{saw}: they are left out for all."))
         else:
             text = f"{saw}: on them nothing is tested. --unseen leaves them out."
             findings.append(Finding(level="bad", text=text))
-    if found.near:
-        one, other = found.near[0]
+    near = [(row, other) for row, other in found.near if row not in left_out]
+    if near:
+        row, other = near[0]
         text = (
-            f"{name}{part}, which trained {_and(models)}, holds near repeats of {len(found.near)} of these "
-            f"{plural(tested, 'frame')}: of {one} in {other}, for example."
+            f"{name}{part}, which trained {_and(models)}, holds near repeats of {len(near)} of these "
+            f"{plural(len(test) - len(left_out), 'frame')}: of {test[row].name} in {other}, for example."
         )
         findings.append(Finding(level="caution", text=text))
     return findings

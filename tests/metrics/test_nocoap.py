@@ -241,17 +241,31 @@ def test_loc_ap_has_no_second_choice_and_averages_classes_with_targets() -> None
     assert result.at == (0.25,) * 5 and (result.targets, result.frames) == (4, 2)
 
 
-def test_points_from_a_map_take_the_peak_of_the_bounding_box() -> None:
+def test_points_from_a_map_by_the_published_rule_take_the_peak_of_the_bounding_box() -> None:
     plane = np.zeros((12, 12), np.float32)
     plane[2:8, 2] = plane[7, 2:8] = 0.6
     plane[4, 2] = 0.7
     plane[3, 6] = 0.8  # its own component, inside the bounding box of the other
     plane[10, 10] = 0.5
-    found = points_from_map(plane)
+    found = points_from_map(plane, rule="first")
     assert found.boxes.tolist() == [[2, 2, 8, 8], [6, 3, 7, 4]]
     assert found.centres is not None and found.centres.tolist() == [[6.5, 3.5], [6.5, 3.5]]
     assert found.scores == pytest.approx([0.8, 0.8])
+    own = points_from_map(plane)
+    assert own.centres is not None and own.centres.tolist() == [[6.5, 3.5], [2.5, 4.5]]
+    assert own.scores == pytest.approx([0.8, 0.7])
     assert len(points_from_map(plane, 0.65)) == 2 and not len(points_from_map(plane, 0.8))
+
+
+def test_the_point_of_a_saturated_target_is_its_middle() -> None:
+    plane = np.zeros((12, 12), np.float32)
+    plane[2:7, 3:8] = 0.9
+    plane[3:6, 4:8] = 1.0
+    middle, first = points_from_map(plane), points_from_map(plane, rule="first")
+    assert middle.centres is not None and middle.centres.tolist() == [[6, 4.5]]
+    assert first.centres is not None and first.centres.tolist() == [[4.5, 3.5]]
+    flipped = points_from_map(plane[::-1, ::-1])
+    assert flipped.centres is not None and flipped.centres.tolist() == [[12 - 6, 12 - 4.5]]
 
 
 def test_map_points_are_pixels_to_the_shifted_variant() -> None:
@@ -259,7 +273,7 @@ def test_map_points_are_pixels_to_the_shifted_variant() -> None:
     plane[9, 7] = 0.9
     for variant, mean in (("shifted", 1), ("unbiased", 1), ("legacy", 1 / 3)):
         metrics = NocoMetrics(variant)  # type: ignore[arg-type]
-        metrics.update(points_from_map(plane), truth(BOX), image_a())
+        metrics.update(points_from_map(plane, rule="first"), truth(BOX), image_a())
         assert metrics.result().mean == pytest.approx(mean)
 
 

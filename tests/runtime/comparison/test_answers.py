@@ -6,7 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
 from irforge.artifact import read_contract
 from irforge.datasets import open_dataset
@@ -108,6 +111,29 @@ def test_another_model_contract_or_truth_is_asked_anew(bright, three: Path, tmp_
     (three / "masks" / "b.png").write_bytes((three / "masks" / "c.png").read_bytes())
     ask(two, three, tmp_path / "kept")
     assert opened.runs == 4
+
+
+def test_weights_beside_the_file_and_another_backend_are_asked_anew(bright, three: Path, tmp_path: Path) -> None:
+    path = bright(128, "m.onnx")
+    model = onnx.load(path)
+    model.graph.node.remove(next(node for node in model.graph.node if node.output[0] == "mean"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([128], np.float32), "mean"))
+    onnx.save(model, path, save_as_external_data=True, location="m.data", size_threshold=0)
+    one, opened = entry(path)
+    ask(one, three, tmp_path / "kept")
+    assert opened.runs == 3
+    held = path.read_bytes()
+    beside = bytearray((tmp_path / "m.data").read_bytes())
+    at = bytes(beside).index(np.float32(128).tobytes())
+    beside[at : at + 4] = np.float32(200).tobytes()
+    (tmp_path / "m.data").write_bytes(beside)
+    again = ask(one, three, tmp_path / "kept")
+    assert path.read_bytes() == held and opened.runs == 6
+    elsewhere = one.open()
+    elsewhere.backend = "another"
+    ask(replace(one, open=lambda: elsewhere), three, tmp_path / "kept")
+    assert len(list((tmp_path / "kept").iterdir())) == 3
+    assert [f.threads for f in again.frames.values()] == [1, 1, 1]
 
 
 def test_a_damaged_file_is_one_line(bright, three: Path, tmp_path: Path) -> None:

@@ -53,11 +53,10 @@ def test_a_figure_that_bench_measures_too_is_the_same(bright, boxes: Path, three
 
 def test_points_of_a_mask_are_its_brightest_pixels(bright, three: Path, compared) -> None:
     whole, middle = (one.objects for one in compared([bright(95), bright(128)], three).contestants)
-    # The brightest pixel of a target is where its contrast peaks, and clutter scores less than any target.
+    # The brightest pixel of a target is where its contrast peaks, and clutter scores less than any target. To the
+    # published code a mask's point is a pixel, not a place between two.
     assert whole.nocoap == middle.nocoap == 1
-    # Its centre lies at 11.5, 41.5 and 31.5, which the published code rounds to the pixel beside it, where there is
-    # hardly any contrast: (100 - 90) / (220 - 90) is below 0.1.
-    assert whole.nocoap_legacy == middle.nocoap_legacy == 0
+    assert whole.nocoap_legacy == middle.nocoap_legacy == 1
 
 
 def test_a_mask_of_another_size_is_scored_in_frame_pixels_and_at_its_own(bright, three: Path, compared) -> None:
@@ -89,6 +88,10 @@ def test_every_frame_is_run_once_and_slow_models_take_no_turns(
     slow = compared([bright(128), bright(200)], three)
     assert all(not one.timing.interleaved and one.timing.frame.n == 3 for one in slow.contestants)
     assert any(f.text.endswith("the frames of the accuracy: bright128.onnx, bright200.onnx.") for f in slow.findings)
+    # Frames that one thread answered stay those of one thread.
+    kept = compared([bright(128), bright(200)], three, threads=2)
+    assert [one.timing.threads for one in kept.contestants] == [1, 1]
+    assert any(f.text.endswith("bright128.onnx (1 thread), bright200.onnx (1 thread).") for f in kept.findings)
     off = compared([bright(128)], three, schedule=(0, 1, 0))
     assert off.contestants[0].timing is None and off.contestants[0].missing["timing"] == "not asked for"
 
