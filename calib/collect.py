@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from irforge.errors import UsageError, run_command
+from irforge.files import refuse_overwriting
 
 if TYPE_CHECKING:
     from irforge.calib.ranges import Ranges
@@ -60,7 +61,7 @@ def collect_ranges(
     if limit is not None and limit < 1:
         raise UsageError(f"a limit of {limit} frames leaves nothing to calibrate on")
     model = load_model(model_path)
-    contract = read_contract(model)
+    contract = read_contract(model, model_path)
     require_float_model(model, contract, model_path)
     dataset = open_frames(source, data_root)
     chosen = choose(dataset, limit)
@@ -118,7 +119,11 @@ def collect(
 
     from irforge.calib.ranges import save_ranges
     from irforge.calib.tables import print_ranges
+    from irforge.datasets import dataset_paths
 
+    if output.suffix != ".json":
+        raise UsageError(f"'{output}' does not end in .json")
+    refuse_overwriting([output], [model, *dataset_paths(frames, data_root)])
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
         task = bars.add_task("calibrating", total=None)

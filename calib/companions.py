@@ -14,7 +14,7 @@ from irforge.calib.cast import cast_to_half
 from irforge.calib.islands import fp32_islands
 from irforge.calib.tables import PassReport
 from irforge.contract import Contract
-from irforge.files import replacing, sha256_of_file
+from irforge.files import refuse_overwriting, replacing, sha256_of_file
 from irforge.graph import Graph
 from irforge.rescoring import companion_beside
 from irforge.runtime.rescoring import companion_file, companion_of
@@ -33,6 +33,7 @@ def carried(
 
     Raises:
         ArtifactError: the companion is missing, or another file than the contract names.
+        UsageError: its new file would take the place of the old one.
     """
     named = companion_of(contract)
     if named is None:
@@ -45,6 +46,7 @@ def carried(
     if model is None and source.parent.resolve() == output.parent.resolve():
         yield contract, None
         return
+    refuse_overwriting([target], [path])
     with replacing(target) as temporary:
         report = None
         if model is None:

@@ -36,9 +36,9 @@ class Cost(_Part):
     contract's threshold in 100 frames, `lost` and `alarms` the targets lost and the false detections gained in 100
     frames (`irforge.calib.losses`), of which `events` shows the first.
 
-    Of masks, `difference` is the sum of |Δp| over all probabilities. Of boxes, paired as `irforge.runtime.pairing` does
-    it, the sum of |Δscore| + (1 - IoU) * the lower score over all pairs, and of the scores of those that have no
-    partner.
+    Of masks, `difference` is the sum of |Δp| over all probabilities but those of padding. Of boxes, paired as
+    `irforge.runtime.pairing` does it, the sum of |Δscore| + (1 - IoU) * the lower score over all pairs, and of the
+    scores of those that have no partner.
     """
 
     difference: float = Field(ge=0)
@@ -137,8 +137,11 @@ def load_costs(path: str | os.PathLike[str], ranges: Ranges, method: str) -> Cos
     """
     costs = read_record(path, Costs, "costs", SCHEMA_VERSION, "irforge sensitivity")
     if (costs.ranges_key, costs.method) != (ranges.key, method):
+        other = costs.model != ranges.model
         raise CalibrationError(
-            f"stale costs: '{path}' was measured with other ranges",
+            f"'{path}' is of {costs.model}, not {ranges.model}"
+            if other
+            else f"stale costs: '{path}' was measured with other ranges",
             f"Measure it again: irforge sensitivity {ranges.model} {costs.source} --ranges RANGES.json -o COSTS.json",
         )
     return costs

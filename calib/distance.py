@@ -16,13 +16,13 @@ from irforge.metrics.matching import box_iou
 from irforge.runtime.pairing import crossings, pair_detections
 
 Answer = npt.NDArray[np.float32] | Detections
-"""The probabilities of one frame, or all its detections in frame pixels."""
+"""The probabilities of one frame without padding, or all its detections in frame pixels."""
 
 
 def read_answer(outputs: Mapping[str, npt.NDArray[Any]], contract: Contract, geometry: Geometry) -> Answer:
-    """The part of a graph's outputs that says what it found."""
+    """The part of a graph's outputs that says what it found in the frame, without the padding around it."""
     if contract.output.kind == "mask":
-        return np.asarray(outputs["mask"], np.float32)
+        return np.asarray(geometry.crop(outputs["mask"]), np.float32)
     return decode(outputs, contract, geometry, threshold=0.0)
 
 

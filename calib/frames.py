@@ -57,11 +57,16 @@ def _from_list(path: Path) -> Dataset:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except UnicodeDecodeError:
         raise InputError(f"list '{path}' is not UTF-8 text", "One image path a line is expected") from None
-    files = [path.parent / line for line in lines if line]
+    lines = [line for line in lines if line]
+    files = [path.parent / line for line in lines]
     if not files:
         raise InputError(f"list '{path}' is empty", "One image path a line is expected")
     for file in files:
         if not file.is_file():
             raise InputError(f"'{file}', which '{path}' lists, does not exist", "Mend the list; paths count from it")
-    samples = tuple(Sample(file.stem, file) for file in files)
+    ids = [file.stem for file in files]
+    if len(set(ids)) < len(ids):
+        # Frames are looked up by id, and a stem that repeats would name another one.
+        ids = lines
+    samples = tuple(Sample(name, file) for name, file in zip(ids, files, strict=True))
     return Dataset(path.stem, "", path.parent, "not stated", samples)

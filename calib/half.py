@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from irforge.errors import UsageError, run_command
+from irforge.files import refuse_overwriting
 
 if TYPE_CHECKING:
     from irforge.calib.tables import PassReport
@@ -34,11 +35,11 @@ def half_model(model_path: Path, output: Path, *, ranges_path: Path | None = Non
     from irforge.graph import Graph
 
     model = load_model(model_path)
-    contract = read_contract(model)
+    contract = read_contract(model, model_path)
     require_float_model(model, contract, model_path)
     ranges = load_ranges(ranges_path) if ranges_path else None
     if ranges and ranges_path:
-        check_fresh(ranges, ranges_path, model, contract)
+        check_fresh(ranges, ranges_path, model, contract, model_path)
     fingerprint = model_fingerprint(model)
     islands = fp32_islands(
         model,
@@ -79,6 +80,7 @@ def half(
 
     if output.suffix != ".onnx":
         raise UsageError(f"'{output}' does not end in .onnx")
+    refuse_overwriting([output], [model, ranges])
     print_pass(half_model(model, output, ranges_path=ranges))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ from irforge.calib.costs import Event
 from irforge.datasets.base import BoxTruth
 from irforge.detections import Detections
 from irforge.runtime.pairing import pair_detections
+from irforge.runtime.report.wording import plural
 
 
 def events(reference: Detections, found: Detections, truth: BoxTruth | None, frame: str) -> list[Event]:
@@ -50,3 +52,19 @@ def _event(kind: str, detections: Detections, row: int, frame: str) -> Event:
 def in_100_frames(found: Sequence[Event], kind: str, frames: int) -> float:
     """How many events of a kind there are in 100 frames."""
     return 100 * sum(event.kind == kind for event in found) / frames
+
+
+def frames_for(max_loss: float) -> int:
+    """The fewest frames of which one event is within `max_loss` (above 0) in 100 frames."""
+    return math.ceil(100 / max_loss)
+
+
+def too_few(max_loss: float, frames: int) -> str:
+    """A line that says so where one event of `frames` exceeds `max_loss` in 100 frames, which then means 0; else
+    nothing."""
+    if not 0 < max_loss < 100 / frames:
+        return ""
+    return (
+        f"one target in {plural(frames, 'frame')} is {100 / frames:.1f} in 100: a loss of at most {max_loss:g} allows"
+        f" none there, as 0 would; {frames_for(max_loss)} frames allow one"
+    )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from irforge.errors import UsageError, run_command
+from irforge.files import refuse_overwriting
 
 if TYPE_CHECKING:
     from irforge.calib.qdq import ChannelScales
@@ -47,7 +48,7 @@ def quantize_model(
         int8_share: the share of all MACs (0..1) to quantise all the same, whatever was searched for.
 
     Raises:
-        UsageError: no such target, method or share, or a pattern that nothing matches.
+        UsageError: no such target, method or share, a share without costs, or a pattern that nothing matches.
         ArtifactError: no contract, or not an FP32 model.
         CalibrationError: stale ranges or costs, or nothing left to quantise.
     """
@@ -68,13 +69,18 @@ def quantize_model(
 
     if int8_share is not None and not 0 < int8_share <= 1:
         raise UsageError(f"an int8 share of {int8_share:g} is not between 0 and 1")
+    if int8_share is not None and costs_path is None:
+        raise UsageError(
+            f"an int8 share of {int8_share:g} needs costs to choose what stays in FP16",
+            "Give --sensitivity COSTS.json, from 'irforge sensitivity', or leave --int8-share out",
+        )
     if target not in TARGETS:
         raise UsageError(f"there is no target '{target}'", f"Targets: {', '.join(TARGETS)}")
     model = load_model(model_path)
-    contract = read_contract(model)
+    contract = read_contract(model, model_path)
     require_float_model(model, contract, model_path)
     ranges = load_ranges(ranges_path)
-    check_fresh(ranges, ranges_path, model, contract)
+    check_fresh(ranges, ranges_path, model, contract, model_path)
     method = method or ranges.method
     check_method(method)
     fingerprint = model_fingerprint(model)
@@ -173,6 +179,7 @@ def quantize(
 
     if output.suffix != ".onnx":
         raise UsageError(f"'{output}' does not end in .onnx")
+    refuse_overwriting([output], [model, ranges, sensitivity])
     if channel_scales not in ("factored", "axis"):
         raise UsageError(f"there is no form '{channel_scales}' of channel scales", "Forms: factored, axis")
     report = quantize_model(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -72,8 +73,12 @@ class Ranges(_Part):
     @property
     def command(self) -> str:
         """The command that collects these ranges again."""
+        return self.command_for(self.model)
+
+    def command_for(self, model: str | os.PathLike[str]) -> str:
+        """The command that collects ranges of another model on the same frames."""
         limit = f" --limit {self.frames.asked}" if self.frames.asked else ""
-        return f"irforge calibrate {self.model} {self.frames.source} -o RANGES.json{limit}"
+        return f"irforge calibrate {shlex.quote(str(model))} {self.frames.source} -o RANGES.json{limit}"
 
 
 def ranges_key(fingerprint: str, contract_input: dict[str, Any], frame_hashes: list[str]) -> str:
@@ -123,19 +128,35 @@ def load_ranges(path: str | os.PathLike[str]) -> Ranges:
     return ranges
 
 
-def check_fresh(ranges: Ranges, where: str | os.PathLike[str], model: onnx.ModelProto, contract: Contract) -> None:
+def check_fresh(
+    ranges: Ranges,
+    where: str | os.PathLike[str],
+    model: onnx.ModelProto,
+    contract: Contract,
+    path: str | os.PathLike[str] | None = None,
+) -> None:
     """Make sure that ranges were collected on this very model, under this very contract input.
 
+    Args:
+        ranges, where: the ranges and their file.
+        model, contract, path: the model at hand, its contract and its file.
+
     Raises:
-        CalibrationError: stale; the message says what differs and which command collects anew.
+        CalibrationError: stale, or of another model; the message says what differs and which command collects anew.
     """
+    given = ranges.model if path is None else path
     differs = []
     if ranges.model_fingerprint != model_fingerprint(model):
         differs.append("the model's graph or weights")
     if ranges.contract_input != contract.input.model_dump(mode="json"):
         differs.append("the contract's input")
     if differs:
+        if Path(given).name != ranges.model:
+            raise CalibrationError(
+                f"'{where}' is of {ranges.model}, not {Path(given).name}",
+                f"Collect its own: {ranges.command_for(given)}",
+            )
         raise CalibrationError(
             f"stale calibration: since '{where}' was collected, {' and '.join(differs)} changed",
-            f"Collect it again: {ranges.command}",
+            f"Collect it again: {ranges.command_for(given)}",
         )

@@ -11,9 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from irforge.errors import UsageError, run_command
+from irforge.files import refuse_overwriting
 
 if TYPE_CHECKING:
     from irforge.calib.costs import Costs
+
+LIMIT = 8
+"""Frames, where neither a limit nor a loss asks for more."""
 
 
 def measure_sensitivity(
@@ -22,13 +26,15 @@ def measure_sensitivity(
     ranges_path: Path,
     *,
     method: str | None = None,
-    limit: int | None = 8,
+    limit: int | None = None,
     max_loss: float | None = None,
     max_difference: float | None = None,
     data_root: Path | None = None,
     threads: int | None = None,
     on_start: Callable[[int], None] | None = None,
     on_step: Callable[[], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
+    on_costs: Callable[[Costs], None] | None = None,
 ) -> Costs:
     """Quantise one place of a model after the other, alone, and see what becomes of its answers.
 
@@ -41,11 +47,14 @@ def measure_sensitivity(
     Args:
         source: a folder, a list of files, or `NAME:SPLIT`; frames with targets, or nothing can be lost.
         method: which of the recorded thresholds to take; None for the one chosen when the ranges were collected.
-        limit: at most so many frames, spread evenly over the set.
+        limit: at most so many frames, spread evenly over the set. None for `LIMIT`, or for as many as it takes until
+            one event is within `max_loss`.
         max_loss: targets lost and alarms gained in 100 frames, at most.
         max_difference: of `Cost.difference`, at most.
         threads: of ONNX Runtime inside one operator.
         on_start: told the number of places before the first.
+        on_note: told, before the first place, that the frames are too few for `max_loss` to differ from 0.
+        on_costs: given the costs of all places, before the search.
 
     Raises:
         UsageError: no such method or dataset.
@@ -58,23 +67,29 @@ def measure_sensitivity(
     from irforge.calib.floats import raise_opset, require_float_model
     from irforge.calib.frames import choose, open_frames
     from irforge.calib.histogram import check_method
+    from irforge.calib.losses import frames_for, too_few
     from irforge.calib.ranges import check_fresh, load_ranges
     from irforge.calib.search import fewest_in_half
     from irforge.calib.trials import Place, Trials
     from irforge.errors import CalibrationError
 
     model = load_model(model_path)
-    contract = read_contract(model)
+    contract = read_contract(model, model_path)
     require_float_model(model, contract, model_path)
     ranges = load_ranges(ranges_path)
-    check_fresh(ranges, ranges_path, model, contract)
+    check_fresh(ranges, ranges_path, model, contract, model_path)
     method = method or ranges.method
     check_method(method)
     raise_opset(model, model_path)
+    if limit is None:
+        limit = max(LIMIT, frames_for(max_loss)) if max_loss else LIMIT
     dataset = choose(open_frames(source, data_root), limit)
     trials = Trials(model, contract, ranges.tensors, method, dataset, threads)
     if not trials.places:
         raise CalibrationError(f"nothing in '{model_path}' can be quantised")
+    note = too_few(max_loss, len(trials)) if max_loss else ""
+    if note and on_note:
+        on_note(note)
     if on_start:
         on_start(len(trials.places))
 
@@ -94,6 +109,8 @@ def measure_sensitivity(
         together=trials.cost(trials.places),
         places=[alone(place) for place in trials.places],
     )
+    if on_costs:
+        on_costs(costs)
     if max_loss is None and max_difference is None:
         return costs
     found = fewest_in_half(costs.places, trials.together, max_loss=max_loss, max_difference=max_difference)
@@ -106,14 +123,22 @@ def sensitivity(
     ranges: Annotated[Path, typer.Option(help="RANGES.json of this model, from 'irforge calibrate'.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The .json file to write.")],
     method: Annotated[str, typer.Option(help="minmax, percentile, entropy or mse; default: as collected.")] = "",
-    limit: Annotated[int, typer.Option(min=1, help="At most so many frames, spread evenly over the set.")] = 8,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="At most so many frames, spread evenly over the set; default: 8, and with --max-loss as many more as"
+            " it takes until one target in them is at most N in 100.",
+        ),
+    ] = None,
     max_loss: Annotated[
         float | None,
         typer.Option(
             min=0,
             metavar="N",
             help="Then search for the fewest convolutions to leave in FP16 so that at most N targets are lost and"
-            " alarms gained in 100 frames.",
+            " alarms gained in 100 frames. Below 100 / N frames that means none at all: of 8 frames, one target is 12.5"
+            " in 100.",
         ),
     ] = None,
     max_difference: Annotated[
@@ -130,11 +155,13 @@ def sensitivity(
 
     from irforge.calib.costs import save_costs
     from irforge.calib.tables import print_costs, print_search
+    from irforge.datasets import dataset_paths
 
     if output.suffix != ".json":
         raise UsageError(f"'{output}' does not end in .json")
     if crops is not None and crops.suffix != ".html":
         raise UsageError(f"'{crops}' does not end in .html")
+    refuse_overwriting([output, crops], [model, ranges, *dataset_paths(frames, data_root)])
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
         task = bars.add_task("quantising place by place", total=None)
@@ -149,8 +176,11 @@ def sensitivity(
             data_root=data_root,
             on_start=lambda count: bars.update(task, total=count),
             on_step=lambda: bars.advance(task),
+            on_note=lambda note: typer.echo(f"irforge: {note}", err=True),
+            on_costs=lambda measured: save_costs(output, measured),
         )
-    save_costs(output, costs)
+    if costs.search:
+        save_costs(output, costs)
     print_costs(costs, output)
     if costs.search:
         print_search(costs, costs.search)

@@ -141,7 +141,7 @@ def attach(primary: Path, companion: Path, output: Path | None = None, **window:
         see `with_companion`.
     """
     model = load_model(primary)
-    contract = with_companion(read_contract(model), output or primary, companion, **window)
+    contract = with_companion(read_contract(model, primary), output or primary, companion, **window)
     embed_contract(model, contract)
     save_model(output or primary, model)
     return contract

@@ -39,6 +39,7 @@ def contract_for(
     size: tuple[int, int] | None = None,
     fit: str | None = None,
     dynamic_size: bool = False,
+    smallest: int = 1,
 ) -> Contract:
     """The contract of an export at another size than the detector was trained at.
 
@@ -49,26 +50,29 @@ def contract_for(
         fit: `squash`, `letterbox` or `pad-to-multiple`; None keeps the contract's at its own size, and means
             `pad-to-multiple` (nothing is resized) at another one.
         dynamic_size: any multiple of `stride` from 32 pixels to 1024 x 1280, or to `size` where that is larger.
+        smallest: no side may be shorter.
 
     Raises:
-        UsageError: a side is no multiple of `stride`, or the fit does not go with a dynamic size.
+        UsageError: a side is no multiple of `stride` or too short, or the fit does not go with a dynamic size.
     """
     if fit is not None and fit not in FITS:
         raise UsageError(f"there is no fit '{fit}'", f"Fits: {', '.join(FITS)}")
     if dynamic_size and fit not in (None, "pad-to-multiple"):
         raise UsageError(f"fit '{fit}' needs a fixed size", "Leave out --dynamic-size or --fit")
     height, width = size or contract.input.size
-    if height % stride or width % stride or min(height, width) < stride:
-        raise UsageError(f"size {height}x{width} does not suit this detector", f"Both sides: multiples of {stride}")
+    if height % stride or width % stride or min(height, width) < max(stride, smallest):
+        least = f", at least {smallest}" if smallest > stride else ""
+        what = f"size {height}x{width} does not suit this detector"
+        raise UsageError(what, f"Both sides: multiples of {stride}{least}")
     if size is None and fit is None and not dynamic_size:
         return contract
     kinds = {"squash": Squash(), "letterbox": Letterbox(), "pad-to-multiple": PadToMultiple(multiple=stride)}
     changes: dict[str, Any] = {"height": height, "width": width, "fit": kinds[fit or "pad-to-multiple"]}
     if dynamic_size:
-        smallest = -(-SMALLEST_SIDE // stride) * stride
+        shortest = -(-max(SMALLEST_SIDE, smallest) // stride) * stride
         for name, tuned, largest in (("height", height, LARGEST_SIZE[0]), ("width", width, LARGEST_SIZE[1])):
             limit = max(tuned, largest // stride * stride)
-            changes[name] = Range(min=min(smallest, tuned), opt=tuned, max=limit, multiple=stride)
+            changes[name] = Range(min=min(shortest, tuned), opt=tuned, max=limit, multiple=stride)
     return contract.with_input(**changes)
 
 

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from irforge.errors import UsageError, run_command
+from irforge.files import refuse_overwriting
 
 
 def fuse_model(model_path: Path, output: Path, *, merge_only: bool = False) -> dict[str, int]:
@@ -37,7 +38,7 @@ def fuse_model(model_path: Path, output: Path, *, merge_only: bool = False) -> d
     from irforge.ops import CUSTOM_OPS, count_custom_ops
 
     model = load_model(model_path)
-    contract = read_contract(model)
+    contract = read_contract(model, model_path)
     original = type(model)()
     original.CopyFrom(model)
     graph = Graph(model)
@@ -68,6 +69,7 @@ def fuse(
     """Write patterns of a deployable as custom operators, which a plugin may run natively."""
     if output.suffix != ".onnx":
         raise UsageError(f"'{output}' does not end in .onnx")
+    refuse_overwriting([output], [model])
     counts = fuse_model(model, output, merge_only=merge_only)
     for name, count in sorted(counts.items()):
         typer.echo(f"{name}: {count}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from irforge.errors import UsageError, run_command
+from irforge.files import refuse_overwriting
 
 if TYPE_CHECKING:
     from irforge.contract import Contract
@@ -41,6 +42,7 @@ def rescore(
 ) -> None:
     """Have an image encoder judge a detector's boxes again: CM-CLIP or PCB, as a second graph beside it."""
     from irforge.artifact import read_contract, save_model
+    from irforge.datasets import dataset_paths
     from irforge.export.companion import attach, onnx_from_rescorer
     from irforge.rescoring import companion_beside
     from irforge.train.rescoring.fusion import parse_alpha
@@ -49,6 +51,9 @@ def rescore(
         raise UsageError(f"'{output}' does not end in .onnx")
     if bool(by) == bool(companion):
         raise UsageError("either --by makes a companion, or --companion names one", f"Methods: {', '.join(METHODS)}")
+    encoder = companion_beside(output) if companion is None else None
+    shots = dataset_paths(support, data_root) if support else []
+    refuse_overwriting([output, encoder], [model, companion, weights, *shots])
     contract = read_contract(model)
     if companion is None:
         if contract.output.kind != "boxes":

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from irforge.errors import UsageError, run_command
+from irforge.files import refuse_overwriting
 
 if TYPE_CHECKING:
     from irforge.export.passes import Target
@@ -45,7 +46,7 @@ def export_checkpoint(
     from irforge.train.checkpoint import load_deployable
 
     deployable, trained = load_deployable(checkpoint, trust=trust)
-    contract = contract_for(trained, deployable.stride, size, fit, dynamic_size)
+    contract = contract_for(trained, deployable.stride, size, fit, dynamic_size, deployable.smallest)
     model, rewrites = onnx_from_torch(deployable, contract, opset=opset, target=target)
     contract = read_contract(model)
     parity = largest_difference(model, deployable, contract)
@@ -90,6 +91,7 @@ def export(
         raise UsageError("a plain export is for no target", "Leave out --plain or --for")
     if output.suffix != ".onnx":
         raise UsageError(f"'{output}' does not end in .onnx")
+    refuse_overwriting([output], [checkpoint])
     summary = export_checkpoint(
         checkpoint,
         output,

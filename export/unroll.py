@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from irforge.errors import UsageError, run_command
+from irforge.files import refuse_overwriting
 
 
 def unroll_model(model_path: Path, output: Path) -> dict[str, int]:
@@ -32,7 +33,7 @@ def unroll_model(model_path: Path, output: Path) -> dict[str, int]:
     from irforge.graph import Graph
 
     model = load_model(model_path)
-    contract = read_contract(model)
+    contract = read_contract(model, model_path)
     original = type(model)()
     original.CopyFrom(model)
     graph = Graph(model)
@@ -61,6 +62,7 @@ def unroll(
     """Spell out what a compiler fuses better term by term: fewer kernels, less memory traffic."""
     if output.suffix != ".onnx":
         raise UsageError(f"'{output}' does not end in .onnx")
+    refuse_overwriting([output], [model])
     counts = unroll_model(model, output)
     typer.echo(", ".join(f"{name} {count}" for name, count in counts.items() if count))
     typer.echo(f"{output}: for 'irforge build'; ONNX Runtime runs '{model}' faster")

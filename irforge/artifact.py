@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import shlex
 import stat
 from collections.abc import Iterable, Iterator
 from io import BytesIO
@@ -81,24 +82,28 @@ def save_model(path: PathLike, model: onnx.ModelProto) -> None:
     write_bytes(path, model.SerializeToString())
 
 
-def read_contract(source: PathLike | onnx.ModelProto) -> Contract:
+def read_contract(source: PathLike | onnx.ModelProto, where: PathLike = "") -> Contract:
     """The contract of an ONNX file or loaded model. A file's weights are skipped over, not read.
+
+    Args:
+        source: the file, or the model.
+        where: the file of a loaded model, for messages.
 
     Raises:
         ArtifactError: not an ONNX file, no contract inside, or an unreadable one.
     """
     if isinstance(source, str | os.PathLike):
-        where = str(source)
+        where = source
         file = Path(source)
         entries = [_entry(content, file) for number, content in _top_level(file) if number == _METADATA]
     else:
-        where = source.graph.name or "the model"
         entries = [(entry.key, entry.value.encode()) for entry in source.metadata_props]
     for key, text in entries:
         if key == METADATA_KEY:
-            return Contract.from_json(text, where)
+            return Contract.from_json(text, str(where or "the model"))
+    named = f"'{where}'" if where else "this"
     raise ArtifactError(
-        f"'{where}' is an ONNX model without a contract: nobody knows how its frames must look",
+        f"{named} is an ONNX model without a contract: nobody knows how its frames must look",
         "Write one with 'irforge adopt', or export it with 'irforge export'",
     )
 
@@ -192,6 +197,14 @@ def refuse_recursive_functions(model: onnx.ModelProto, where: str) -> None:
         )
 
 
+def checkpoint_remedy(path: PathLike) -> str:
+    """What to do with a checkpoint given for a deployable; empty for any other file, by its name."""
+    file = Path(path)
+    if file.suffix.lower() != ".safetensors":
+        return ""
+    return f"It is a checkpoint: irforge export {shlex.join([str(file), '-o', str(file.with_suffix('.onnx'))])}"
+
+
 def _damaged(file: Path) -> ArtifactError:
     return ArtifactError(
         f"'{file}' is not an ONNX model, or a damaged one ({file.stat().st_size} bytes)",
@@ -206,8 +219,13 @@ def _top_level(file: Path) -> Iterator[tuple[int, bytes]]:
     something else is found out before a parser sees it.
     """
     if not file.is_file():
-        what = "is a folder" if file.is_dir() else "does not exist"
-        raise ArtifactError(f"the ONNX file '{file}' {what}")
+        if file.is_dir():
+            raise ArtifactError(f"the ONNX file '{file}' is a folder", "Name the .onnx file in it")
+        raise ArtifactError(
+            f"the ONNX file '{file}' does not exist", "Check the path; 'irforge export' makes one of trained weights"
+        )
+    if remedy := checkpoint_remedy(file):
+        raise ArtifactError(f"'{file}' is no ONNX model", remedy)
     size = file.stat().st_size
     if size == 0:
         raise ArtifactError(f"'{file}' is empty", "Copy or export it again")

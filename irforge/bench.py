@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from irforge.errors import UsageError, run_command
+from irforge.files import refuse_overwriting
 from irforge.options import Tile
 
 if TYPE_CHECKING:
@@ -137,6 +138,7 @@ def bench(
 
     With --tile all times and figures are of whole frames.
     """
+    from irforge.datasets import dataset_paths
     from irforge.runtime.benchmark import Schedule
     from irforge.runtime.custom_ops import parse_life
     from irforge.runtime.measure import Plan
@@ -144,6 +146,9 @@ def bench(
     from irforge.runtime.report.schema import write_report
     from irforge.runtime.report.table import print_report
 
+    if output.suffix != ".json":
+        raise UsageError(f"'{output}' does not end in .json")
+    refuse_overwriting([output], [*models, reference, *(dataset_paths(data, data_root) if data else ())])
     plan = Plan(Schedule(rounds, frames_per_round, warm_up), limit, sustained, _batches(batches))
     report = bench_models(
         models,

@@ -54,7 +54,8 @@ def application(wanted: str | None) -> typer.Typer:
 
 def main() -> None:
     """Run the `irforge` command on this process's arguments."""
-    run_app(application(next((argument for argument in sys.argv[1:] if not argument.startswith("-")), None)))
+    wanted = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), None)
+    run_app(lambda: application(wanted))
 
 
 def _another_verb() -> None:

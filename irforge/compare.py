@@ -58,6 +58,7 @@ def compare(
     without running the others again.
     """
     from irforge import files
+    from irforge.datasets import dataset_paths
     from irforge.runtime.comparison.page import render
     from irforge.runtime.comparison.schema import read_comparison, write_comparison
     from irforge.runtime.comparison.table import as_csv, print_comparison
@@ -65,8 +66,9 @@ def compare(
     if source is not None:
         if models or data or output:
             raise UsageError("--from shows a comparison that was made before", "Leave models, --data and -o out")
-        measured = read_comparison(source)
         page = source.with_suffix(".html")
+        files.refuse_overwriting([page, csv], [source])
+        measured = read_comparison(source)
     else:
         if not models or not data:
             raise UsageError(
@@ -76,6 +78,8 @@ def compare(
         output = output or Path("compare.json")
         if output.suffix != ".json" or output.is_dir():
             raise UsageError(f"'{output}' is not a .json file", "Name one with -o; the page is written beside it")
+        page = output.with_suffix(".html")
+        files.refuse_overwriting([output, page, csv], [*models, *dataset_paths(data, data_root)])
         measured = compare_models(
             models,
             data,
@@ -94,7 +98,6 @@ def compare(
             command=shlex.join(["irforge", "compare", *_arguments()]),
         )
         write_comparison(measured, output)
-        page = output.with_suffix(".html")
     files.write_text(page, render(measured))
     if csv is not None:
         files.write_text(csv, as_csv(measured))

@@ -36,8 +36,11 @@ def data(
     """List, describe and check datasets, and show what they share."""
     from rich.console import Console
 
-    from irforge.files import write_json
+    from irforge.datasets import dataset_paths
+    from irforge.files import refuse_overwriting, write_json
 
+    names = [name, *(overlap or [])] if name else []
+    refuse_overwriting([json_file], [path for each in names for path in dataset_paths(each, data_root)])
     out = Console()
     if not name:
         if check or overlap:

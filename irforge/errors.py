@@ -105,11 +105,11 @@ def run_command(command: Callable[..., Any]) -> None:
 
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
     app.command()(command)
-    run_app(app)
+    run_app(lambda: app)
 
 
-def run_app(app: Any) -> None:
-    """`run_command` for a ready typer application."""
+def run_app(make: Callable[[], Any]) -> None:
+    """`run_command` for the typer application that `make` returns; its imports count as part of the command."""
     import typer
 
     debug = "--debug" in sys.argv
@@ -127,7 +127,7 @@ def run_app(app: Any) -> None:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, interrupt)
     try:
-        code = app(args=arguments, standalone_mode=False)
+        code = make()(args=arguments, standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         _stop(_INTERRUPTED_LINE, INTERRUPTED, debug)
     except BrokenPipeError:

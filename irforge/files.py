@@ -6,10 +6,12 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from irforge.errors import UsageError
 
 PARTIAL = ".partial"
 
@@ -30,6 +32,53 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def refuse_overwriting(outputs: Iterable[Path | None], inputs: Iterable[Path | None]) -> None:
+    """Refuse outputs that would destroy an input or one another. To be asked before anything is opened.
+
+    Args:
+        outputs: files or folders to write; None for those that are not wanted.
+        inputs: files or folders to read. Of a folder those files count that data are made of: frames, masks,
+            annotations, lists; other results may be written there again and again. With an engine counts its sidecar.
+
+    Raises:
+        UsageError: an output is an input, or another output, whatever name it goes by.
+    """
+    read: dict[Path, Path] = {}
+    for path in inputs:
+        if path is not None:
+            read[path.resolve()] = path
+            if path.suffix == ".engine":
+                sidecar = Path(f"{path}.json")
+                read[sidecar.resolve()] = sidecar
+    remedy = "Name another place to write to"
+    written: set[Path] = set()
+    for output in outputs:
+        if output is None:
+            continue
+        place = output.resolve()
+        if place in read:
+            raise UsageError(f"'{output}' is read, and writing to it would destroy it", remedy)
+        if place in written:
+            raise UsageError(f"'{output}' is to be written twice, with different content", remedy)
+        written.add(place)
+        # A link to a frame is a frame of the folder that the link lies in.
+        folder = next((read[parent] for parent in (output.parent / "_").resolve().parents if parent in read), None)
+        if folder is not None and _may_be_data(output):
+            raise UsageError(f"'{output}' lies in '{folder}', which is read: writing to it would destroy data", remedy)
+
+
+def _may_be_data(path: Path) -> bool:
+    from irforge.frames import FRAME_SUFFIXES
+
+    if not path.is_file():
+        return False
+    suffix = path.suffix.lower()
+    if suffix == ".json":
+        # COCO's files have this key; none of ours has.
+        return b'"annotations"' in path.read_bytes()
+    return suffix in FRAME_SUFFIXES or suffix in (".txt", ".lst", ".xml", ".yaml", ".yml")
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from irforge.errors import UsageError, run_command
+from irforge.files import refuse_overwriting
 
 
 def build(
@@ -25,7 +26,9 @@ def build(
         str, typer.Option(help="body, or plugin: irforge's own operators by libirforge_plugins.so (TensorRT only).")
     ] = "body",
     timing_cache: Annotated[Path | None, typer.Option(help="TensorRT: read and update this timing cache.")] = None,
-    workspace: Annotated[int, typer.Option(help="Scratch memory that tactics may take, MiB; 0 sets no limit.")] = 0,
+    workspace: Annotated[
+        int, typer.Option(min=0, help="Scratch memory that tactics may take, MiB; 0 sets no limit.")
+    ] = 0,
     require: Annotated[
         str, typer.Option(help="Fail below these shares of convolution MACs: int8=0.9 (in and out), int8:read=0.9.")
     ] = "",
@@ -40,6 +43,7 @@ def build(
     from irforge.runtime.custom_ops import parse_life
     from irforge.runtime.engines import BuildOptions, build_engine
     from irforge.runtime.proof import parse_requirement
+    from irforge.runtime.sidecar import sidecar_path
 
     options = BuildOptions(
         targets=parse_targets(sm) if sm else (),
@@ -50,6 +54,7 @@ def build(
         require=parse_requirement(require),
     )
     target = _output(model, output, backend)
+    refuse_overwriting([target, sidecar_path(target), timing_cache], [model])
     sidecar = build_engine(model, target, options)
     if log:
         print("\n".join(sidecar.build_log_tail))

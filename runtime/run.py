@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from irforge.errors import IrforgeError, run_command
+from irforge.files import refuse_overwriting
 from irforge.runtime import options
 
 if TYPE_CHECKING:
@@ -82,14 +83,20 @@ def run(
     Ctrl-C ends a run on live sources: what was found so far is written whole. A run on recordings leaves nothing then.
     Several sources write to numbered files: out.0.jsonl, out.1.jsonl.
     """
-    from irforge.runtime.corrections import Corrections, parse_size, parse_telemetry, read_dead_pixels
+    from irforge.runtime.corrections import FLAT, Corrections, parse_size, parse_telemetry, read_dead_pixels
     from irforge.runtime.custom_ops import parse_life
     from irforge.runtime.detector import load
     from irforge.runtime.pipeline import Pipeline
-    from irforge.runtime.sources import Layout, open_source
+    from irforge.runtime.sources import Layout, open_source, paths_read
+    from irforge.runtime.sources.images import ImageFiles
     from irforge.runtime.tiling import TiledDetector
     from irforge.runtime.tracking import Tracker, TrackSettings, tracking_packages
 
+    numbers = range(len(sources)) if len(sources) > 1 else (None,)
+    overlays = [numbered(overlay, number) for number in numbers]
+    others = [numbered(path, number) for path in (mot, json_lines) for number in numbers]
+    dead_pixels_file = dead_pixels.removeprefix(FLAT) if dead_pixels else None
+    refuse_overwriting([*overlays, *others, timing], [model, *paths_read(*sources, dead_pixels_file)])
     if track:
         tracking_packages()
     with ExitStack() as stack:
@@ -103,6 +110,9 @@ def run(
         dead = read_dead_pixels(dead_pixels, layout, rows) if dead_pixels else None
         corrections = Corrections(rows, shutter, dead, column_noise, invert, smooth_gain)
         opened = [stack.enter_context(open_source(text, layout)) for text in sources]
+        # Pictures go into a folder one by one: neither may it hold any frame.
+        if overlay:
+            refuse_overwriting(overlays, {p.parent for s in opened if isinstance(s, ImageFiles) for p in s.paths})
         streams = [corrections.behind(source, contract) for source in opened]
         detector.contract = corrections.contract(contract)
         overlap = tile if tile is not None or contract.input.fit.kind != "tile" else contract.input.fit.overlap
@@ -112,9 +122,8 @@ def run(
         failures: list[IrforgeError | OSError] = []
         stack.enter_context(_first_of(failures))
         outputs: list[list[Sink]] = []
-        for k, stream in enumerate(streams):
+        for stream, number in zip(streams, numbers, strict=True):
             stream.notify = _say
-            number = k if len(streams) > 1 else None
             outputs.append(
                 _sinks(stream, contract, numbered(overlay, number), numbered(mot, number), numbered(json_lines, number))
             )

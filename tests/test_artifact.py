@@ -104,6 +104,16 @@ def test_a_model_without_contract_names_irforge_adopt(tmp_path: Path) -> None:
         read_contract(tmp_path / "a.onnx")
     with pytest.raises(ArtifactError, match="irforge adopt"):
         read_contract(_model())
+    with pytest.raises(ArtifactError, match=r"^'b\.onnx' is an ONNX model without a contract"):
+        read_contract(_model(), "b.onnx")
+
+
+@pytest.mark.parametrize("reader", [load_model, read_contract])
+def test_a_checkpoint_in_place_of_a_model_is_told_how_to_export_it(tmp_path: Path, reader: object) -> None:
+    path = tmp_path / "acm.safetensors"
+    path.write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00{}      ")
+    with pytest.raises(ArtifactError, match=r"It is a checkpoint: irforge export \S+acm\.safetensors -o \S+acm\.onnx$"):
+        reader(path)  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("reader", [load_model, read_contract])
@@ -125,7 +135,7 @@ def test_what_is_not_onnx_is_refused(tmp_path: Path, reader: object, content: by
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match=r"gone\.onnx' does not exist"):
+    with pytest.raises(ArtifactError, match=r"gone\.onnx' does not exist\. Check the path"):
         load_model(tmp_path / "gone.onnx")
     with pytest.raises(ArtifactError, match="is a folder"):
         load_model(tmp_path)

@@ -30,6 +30,16 @@ def test_the_verbs_that_others_script_against_are_there() -> None:
         assert f"  {verb:<{max(map(len, VERBS))}}  {summary}\n" in shown
 
 
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+def test_ctrl_c_while_a_verb_is_imported_is_one_line(tmp_path: Path, number: str) -> None:
+    (tmp_path / "slow.py").write_text(f"import os, signal\nos.kill(os.getpid(), signal.{number})\n")
+    code = "import sys; from irforge import cli; cli.VERBS['run'] = ('slow', 'run', ''); sys.argv[1:] = ['run']; "
+    code += "cli.main()"
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (130, "irforge: interrupted; nothing half-written was left\n")
+
+
 def test_help_imports_nothing_heavy_and_starts_at_once() -> None:
     code = """
 import sys

@@ -50,7 +50,7 @@ def test_strict_refuses_unequal_channels_in_one_line() -> None:
     ],
 )
 def test_wrong_bit_depth_is_refused_with_the_mend(frame: Any, depth: int, message: str) -> None:
-    with pytest.raises(InputError, match=f"{message}.*--bit-depth"):
+    with pytest.raises(InputError, match=f"{message}.*'bit_depth' under 'input'.*'irforge adopt --bit-depth'"):
         prepare(frame, spec(bit_depth=depth, door="float32"))
 
 

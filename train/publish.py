@@ -20,11 +20,13 @@ def publish(
     """Round the kernels to FP16, measure what is left on the test sets, and write weights and model card."""
     from irforge import files
     from irforge.contract import Metric
-    from irforge.datasets import open_dataset
+    from irforge.datasets import dataset_paths, open_dataset
     from irforge.train.card import model_card
     from irforge.train.checkpoint import load_deployable, save_rounded
     from irforge.train.evaluation import PROTOCOLS, evaluate, table_line
 
+    read = [path for name in data for path in dataset_paths(name, data_root)]
+    files.refuse_overwriting([out, out.with_suffix(".md")], [checkpoint, *read])
     save_rounded(checkpoint, out)
     deployable, contract = load_deployable(out)
     metrics: list[Metric] = []

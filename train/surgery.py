@@ -42,6 +42,7 @@ def surgery(
 
     if how not in ("remove", "randinit"):
         raise UsageError(f"there is no surgery '{how}'", "It is 'remove' or 'randinit'")
+    files.refuse_overwriting([out], [checkpoint])
     new = new_classes(data, classes, data_root)
     contract = read_contract(checkpoint)
     old = contract.output.classes

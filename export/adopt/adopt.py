@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from irforge.errors import UsageError, run_command
+from irforge.files import refuse_overwriting
 
 
 def adopt(
@@ -79,8 +80,7 @@ def adopt(
         raise UsageError("--contract and --trust-engine are for engines", "Leave them out for an .onnx file")
     if output is not None and output.suffix != ".onnx":
         raise UsageError(f"'{output}' does not end in .onnx")
-    if output is not None and output.resolve() == model.resolve():
-        raise UsageError(f"'{output}' is the model itself, which stays as it is", "Name another file with -o")
+    refuse_overwriting([output], [model])
     adopted = adopt_model(
         model,
         Frames(normalize, fit, _one_of("resize", resize, RESIZES), pad_level, bit_depth, gain),

@@ -77,6 +77,16 @@ def open_dataset(
     return select(dataset, selection) if selection else dataset
 
 
+def dataset_paths(name_or_path: str | os.PathLike[str], data_root: str | os.PathLike[str] | None = None) -> list[Path]:
+    """The file and folders that `open_dataset` reads, found without reading them; none where there is no such set."""
+    try:
+        root, _ = _resolve(_parts(os.fspath(name_or_path))[0], data_root)
+    except (InputError, UsageError):
+        return []
+    # The frames of one annotation file lie beside it.
+    return [root, root.parent] if root.suffix.lower() == ".json" and root.is_file() else [root]
+
+
 def dataset_splits(name_or_path: str | os.PathLike[str], data_root: str | os.PathLike[str] | None = None) -> list[str]:
     """The names of the splits of a dataset; empty where there are no lists."""
     root, _ = _resolve(_parts(os.fspath(name_or_path))[0], data_root)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +53,9 @@ def read_file(path: Path, root: Path, split: str = ALL) -> Reading:
     Boxes [x, y, w, h] become half-open xyxy; crowds (`iscrowd`) are left out.
 
     Raises:
-        InputError: not COCO; a frame listed twice, missing, or of another size than the file says; an annotation of an
-            unknown category or image; a box without area or outside its frame.
+        InputError: not COCO; an entry that lacks a field, which is named; a frame listed twice, missing, or of another
+            size than the file says; an annotation of an unknown category or image; a box without area or outside its
+            frame.
     """
     return _reading(lambda: json.loads(path.read_bytes()), path, root, split)
 
@@ -67,16 +68,26 @@ def _read_shots(split: str, paths: list[Path], root: Path, files: dict[str, Path
 def _reading(load: Callable[[], dict[str, Any]], path: Path, root: Path, split: str) -> Reading:
     try:
         content = load()
-        names = {int(category["id"]): str(category["name"]) for category in content["categories"]}
-        images = {str(image["id"]): _stated(image) for image in content["images"]}
+        names = {
+            _number(entry, "id", where): str(_field(entry, "name", where))
+            for entry, where in _named(content["categories"], "category", path)
+        }
+        images = {
+            str(_field(entry, "id", where)): _stated(entry, where)
+            for entry, where in _named(content["images"], "image", path)
+        }
         if len(images) < len(content["images"]) or len(names) < len(content["categories"]):
-            raise ValueError("an id is given twice")
+            raise InputError(f"in '{path}' an id is given twice", "Give each image and category an id of its own")
         if not images:
             raise InputError(f"'{path}' lists no images", "Check the path and the file")
         numbers = {category: number for number, category in enumerate(sorted(names))}
         rows = _rows_by_image(content["annotations"], numbers, images, path)
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise InputError(f"'{path}' is no COCO annotation file ({error!r})", "Check the path and the file") from None
+    except KeyError as error:
+        raise InputError(
+            f"'{path}' is no COCO annotation file: it has no {error}", "Check the path and the file"
+        ) from None
+    except (ValueError, TypeError, IndexError, AttributeError) as error:
+        raise InputError(f"'{path}' is no COCO annotation file: {error}", "Check the path and the file") from None
     stem = path.stem.removeprefix("instances_")
     bases = dict.fromkeys((root, path.parent, path.parent.parent))
     places = [base / folder for base in bases for folder in ("", "images", stem, f"images/{stem}")]
@@ -105,21 +116,51 @@ def _reading(load: Callable[[], dict[str, Any]], path: Path, root: Path, split: 
     return Reading(split, tuple(samples), tuple(names[key] for key in sorted(names)), tuple(findings))
 
 
-def _stated(image: dict[str, Any]) -> tuple[str, tuple[int, int] | None]:
+def _named(entries: list[dict[str, Any]], kind: str, path: Path) -> Iterator[tuple[dict[str, Any], str]]:
+    """Each entry, and what to call it: by its id, or where it has none, by its place."""
+    for index, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            raise ValueError(f"{kind} number {index + 1} is {json.dumps(entry)}, not an object with fields")
+        yield entry, f"{kind} {entry.get('id', f'number {index + 1}')} in '{path}'"
+
+
+def _field(entry: dict[str, Any], name: str, where: str) -> Any:
+    if name not in entry:
+        raise InputError(f"{where} has no '{name}'", f"Give it its '{name}', or take it out")
+    return entry[name]
+
+
+def _number(entry: dict[str, Any], name: str, where: str) -> int:
+    value = _field(entry, name, where)
+    try:
+        return int(value)
+    except (ValueError, TypeError, OverflowError):
+        raise InputError(f"{where} has the '{name}' {value!r}, which is no number", "Number it") from None
+
+
+def _sides(annotation: dict[str, Any], where: str) -> tuple[float, float, float, float]:
+    sides = _field(annotation, "bbox", where)
+    try:
+        x, y, width, height = (float(side) for side in sides)
+    except (ValueError, TypeError):
+        raise InputError(f"{where} has the 'bbox' {sides!r}", "Write four numbers: x, y, width, height") from None
+    return x, y, width, height
+
+
+def _stated(image: dict[str, Any], where: str) -> tuple[str, tuple[int, int] | None]:
     """(file name, (height, width) where the file says it)."""
-    height, width = image.get("height"), image.get("width")
-    return str(image["file_name"]), None if height is None or width is None else (int(height), int(width))
+    name, height, width = str(_field(image, "file_name", where)), image.get("height"), image.get("width")
+    return name, None if height is None or width is None else (int(height), int(width))
 
 
 def _rows_by_image(
     annotations: list[dict[str, Any]], numbers: dict[int, int], images: dict[str, Any], path: Path
 ) -> dict[str, list[BoxRow]]:
     rows: dict[str, list[BoxRow]] = defaultdict(list)
-    for index, annotation in enumerate(annotations):
+    for annotation, where in _named(annotations, "annotation", path):
         if annotation.get("iscrowd"):
             continue
-        where = f"annotation {annotation.get('id', f'number {index + 1}')} in '{path}'"
-        image, category = str(annotation["image_id"]), int(annotation["category_id"])
+        image, category = str(_field(annotation, "image_id", where)), _number(annotation, "category_id", where)
         if image not in images:
             raise InputError(
                 f"{where} belongs to the image {image}, which is not listed", "Add the image, or take its boxes out"
@@ -127,7 +168,7 @@ def _rows_by_image(
         if category not in numbers:
             known = ", ".join(map(str, numbers)) or "none"
             raise InputError(f"{where} is of the category {category}, which is not listed", f"Listed are: {known}")
-        x, y, width, height = (float(value) for value in annotation["bbox"])
+        x, y, width, height = _sides(annotation, where)
         rows[image].append(BoxRow((x, y, x + width, y + height), numbers[category], where))
     return rows
 

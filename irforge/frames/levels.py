@@ -13,6 +13,11 @@ from irforge.errors import InputError
 from irforge.frames.read import Frame
 
 Colour = Literal["mean", "luma", "strict"]
+OTHER_DEPTH = (
+    "take a model of their depth: trained by a recipe with that 'bit_depth' under 'input', or written by"
+    " 'irforge adopt --bit-depth'"
+)
+"""The remedy where frames have another depth than a contract."""
 
 
 def to_gray(frame: Frame, colour: Colour = "mean", where: str = "frame") -> Frame:
@@ -61,14 +66,14 @@ def check_depth(frame: Frame, spec: InputSpec, where: str = "frame") -> None:
         raise InputError(
             f"{where} holds {frame.dtype} levels, the contract asks for {spec.bit_depth}-bit frames"
             f" ({np.dtype(wanted)})",
-            "Record frames of that depth, or export with another --bit-depth",
+            f"Give frames of that depth, or {OTHER_DEPTH}",
         )
     if 8 < spec.bit_depth < 16:
         highest = int(frame.max())
         if highest >> spec.bit_depth:
             raise InputError(
                 f"{where} has level {highest}, above the {spec.bit_depth} bits of the contract",
-                "Give raw counts of that depth (not scaled to 16 bits), or export with another --bit-depth",
+                f"Give raw counts of that depth (not scaled to 16 bits), or {OTHER_DEPTH}",
             )
 
 

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from irforge.artifact import checkpoint_remedy
 from irforge.errors import UsageError
 from irforge.runtime.custom_ops import Life
 from irforge.runtime.sidecar import read_sidecar
@@ -76,7 +77,10 @@ def choose_backend(path: str | os.PathLike[str], backend: str | None = None) -> 
     file = Path(path).name
     candidates = next((names for suffix, names in BACKENDS.items() if file.endswith(suffix)), None)
     if candidates is None:
-        raise UsageError(f"'{path}' has none of the suffixes {', '.join(BACKENDS)}", "Give a deployable or an engine")
+        raise UsageError(
+            f"'{path}' has none of the suffixes {', '.join(BACKENDS)}",
+            checkpoint_remedy(path) or "Give a deployable or an engine",
+        )
     if backend is None:
         return ONNX_CUDA if ONNX_CUDA in candidates and _onnxruntime_sees_a_gpu() else candidates[0]
     if backend not in candidates:

@@ -188,7 +188,12 @@ def read_comparison(path: str | os.PathLike[str]) -> Comparison:
     """
     try:
         text = Path(path).read_text()
-    except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError):
+    except FileNotFoundError:
+        raise ArtifactError(
+            f"the comparison '{path}' does not exist",
+            "Check the path, or make one with 'irforge compare MODELS... --data SET'",
+        ) from None
+    except (IsADirectoryError, UnicodeDecodeError):
         raise _no_comparison(str(path)) from None
     return parse_comparison(text, str(path))
 

@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 import typer
 
 from irforge.errors import EnvironmentFault, run_command
+from irforge.files import refuse_overwriting
 from irforge.runtime import options
 
 
@@ -69,16 +70,18 @@ def live(
     Only this machine can open it, unless --host says otherwise; then the URL that is printed holds a token. Ctrl-C ends
     it, and what --json wrote is whole.
     """
-    from irforge.runtime.corrections import Corrections, parse_size, parse_telemetry, read_dead_pixels
+    from irforge.runtime.corrections import FLAT, Corrections, parse_size, parse_telemetry, read_dead_pixels
     from irforge.runtime.custom_ops import parse_life
     from irforge.runtime.detector import load
     from irforge.runtime.live.hub import Hub
     from irforge.runtime.live.session import LiveSession
     from irforge.runtime.sinks import JsonLines
-    from irforge.runtime.sources import Layout, Source, open_source
+    from irforge.runtime.sources import Layout, Source, open_source, paths_read
     from irforge.runtime.tiling import TiledDetector
     from irforge.runtime.tracking import Tracker, TrackSettings, tracking_packages
 
+    dead_pixels_file = dead_pixels.removeprefix(FLAT) if dead_pixels else None
+    refuse_overwriting([json_lines], [model, *paths_read(source, dead_pixels_file)])
     if track:
         tracking_packages()
     try:

@@ -206,7 +206,11 @@ def read_report(path: str | os.PathLike[str]) -> Report:
     """
     try:
         text = Path(path).read_text()
-    except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError):
+    except FileNotFoundError:
+        raise ArtifactError(
+            f"the report '{path}' does not exist", "Check the path, or make one with 'irforge bench ... -o report.json'"
+        ) from None
+    except (IsADirectoryError, UnicodeDecodeError):
         raise ArtifactError(f"'{path}' is not a report", "Make one with 'irforge bench ... -o report.json'") from None
     return parse_report(text, str(path))
 

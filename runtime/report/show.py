@@ -29,15 +29,18 @@ def report(
     ] = None,
 ) -> None:
     """Show measurements: a page to read, print or send, and a table here."""
-    from irforge.files import write_text
+    from irforge.files import refuse_overwriting, write_text
     from irforge.runtime.report.given import sort_out
     from irforge.runtime.report.page import render, render_trtexec
     from irforge.runtime.report.table import print_report
     from irforge.runtime.report.trtexec_view import print_trtexec
 
     paths = sources or [Path("report.json")]
-    given = sort_out(paths)
+    if output is not None and output.suffix != ".html":
+        raise UsageError(f"'{output}' does not end in .html")
     page = output or paths[0].with_suffix(".html")
+    refuse_overwriting([page], paths)
+    given = sort_out(paths)
     if given.runs and not given.reports:
         raise UsageError("a run's times stand in a report, and there is none", "Give the report.json, too")
     if len(given.reports) == 2:

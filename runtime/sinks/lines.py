@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from irforge.detections import Detections
+from irforge.errors import UsageError
 from irforge.files import PARTIAL
 from irforge.runtime.sources import SourceFrame
 from irforge.runtime.tracking.tracked import NO_TRACK, Tracked
@@ -108,8 +109,13 @@ def growing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """An unbuffered file beside `path`, called `NAME.partial`, renamed onto `path` in the end, removed on an error.
 
     A file of that name is what a killed run left, or another run is at work: then it is `NAME.2.partial`, and so on.
+
+    Raises:
+        UsageError: `path` is a folder; an empty one is the folder that the process is in.
     """
     target = Path(path)
+    if target.is_dir():
+        raise UsageError(f"'{path}' is a folder, lines need a file", "Give the file's name, such as OUT.jsonl")
     target.parent.mkdir(parents=True, exist_ok=True)
     for number in count(1):
         temporary = target.with_name(f"{target.name}{f'.{number}' if number > 1 else ''}{PARTIAL}")

@@ -16,10 +16,10 @@ class ImageFiles(Source):
         self.name = name
         self.frames = len(paths)
         self.size = frame_size(paths[0])
-        self._paths = list(paths)
+        self.paths = list(paths)
 
     def records(self) -> Iterator[SourceFrame]:
-        for index, path in enumerate(self._paths):
+        for index, path in enumerate(self.paths):
             yield SourceFrame(index, path.name, None, read_frame(path))
 
 

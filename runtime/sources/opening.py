@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from irforge.datasets import open_dataset
+from irforge.datasets import dataset_paths, open_dataset
 from irforge.datasets.layout import natural_key
 from irforge.errors import InputError
 from irforge.frames import FRAME_SUFFIXES
@@ -53,7 +53,7 @@ def open_source(path: str | os.PathLike[str], layout: Layout | None = None) -> S
     if colon and scheme in SCHEMES:
         return SCHEMES[scheme](rest, layout)
     suffix = Path(text).suffix.lower()
-    if any(mark in text for mark in "*?[") and not Path(text).exists():
+    if _is_pattern(text):
         return ImageFiles(_matching(text), text)
     if suffix in VIDEO_SUFFIXES and not Path(text).is_dir():
         return open_video(text)
@@ -68,6 +68,23 @@ def open_source(path: str | os.PathLike[str], layout: Layout | None = None) -> S
         raise InputError(f"'{text}' is neither an image nor a video by its name", f"Known are {known}")
     dataset = open_dataset(text)
     return ImageFiles([sample.frame_path for sample in dataset], dataset.root.name)
+
+
+def paths_read(*texts: str | None) -> list[Path]:
+    """The files and folders that sources of these names read, found without opening them; none for live ones."""
+    found: list[Path] = []
+    for text in texts:
+        if text is None or (":" in text and text.partition(":")[0] in SCHEMES):
+            continue
+        if _is_pattern(text):
+            found += map(Path, glob.glob(text, recursive=True))  # noqa: PTH207
+        else:
+            found += dataset_paths(text)
+    return found
+
+
+def _is_pattern(text: str) -> bool:
+    return any(mark in text for mark in "*?[") and not Path(text).exists()
 
 
 def _matching(pattern: str) -> list[Path]:

@@ -8,23 +8,32 @@ from pathlib import Path
 import numpy as np
 
 from irforge.errors import InputError, UsageError
+from irforge.frames.levels import OTHER_DEPTH
 from irforge.runtime.sources.base import Frame, Layout, Source, SourceFrame
 
-RAW_SUFFIXES = frozenset((".y16", ".raw"))
+_COUNTS = ".y16"
+RAW_SUFFIXES = frozenset((_COUNTS, ".raw"))
 
 
 class RawFile(Source):
     """A file of frames without any header; `layout` says how they lie. Read frame by frame.
 
+    A `.y16` file has two bytes a level, whatever the depth.
+
     Raises:
         UsageError: no size given.
-        InputError: the file's length is not a whole number of such frames; or, while reading, a level above the
-            bit depth, which is what another byte order looks like.
+        InputError: a `.y16` file for frames of 8 bits; the file's length is not a whole number of such frames; or,
+            while reading, a level above the bit depth, which is what another byte order looks like.
     """
 
     def __init__(self, path: str, layout: Layout) -> None:
         if layout.size is None:
             raise UsageError(f"'{path}' does not say how large its frames are", "Give --size WIDTHxHEIGHT, as stored")
+        if layout.bit_depth == 8 and Path(path).suffix.lower() == _COUNTS:
+            raise InputError(
+                f"'{path}' holds uint16 levels, 8-bit frames (uint8) are asked for",
+                f"Give frames of that depth, or {OTHER_DEPTH}",
+            )
         height, width = layout.size
         self._path = path
         self._layout = layout

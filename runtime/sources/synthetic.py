@@ -40,10 +40,36 @@ class Scene:
     seed: int = 0
 
 
+# Lowest and highest value of each field; sides end where a frame and its noise still fit a small machine.
+_BOUNDS: dict[str, tuple[float, float]] = {
+    "width": (1, 8192),
+    "height": (1, 8192),
+    "frames": (0, 2**53),
+    "targets": (0, 10_000),
+    "extent": (1, 8192),
+    "speed": (0, 8192),
+    "contrast": (-65535, 65535),
+    "background": (-65535, 65535),
+    "noise": (0, 65535),
+    "depth": (8, 16),
+    "fps": (0.001, 1e9),
+    "live": (0, 1),
+    "seed": (0, 2**63),
+}
+
+
 class Synthetic(Source):
-    """`synthetic:640x512,frames=100,targets=2,...`: a `Scene`. The same scene is the same frames, in any order."""
+    """`synthetic:640x512,frames=100,targets=2,...`: a `Scene`. The same scene is the same frames, in any order.
+
+    Raises:
+        UsageError: a value that no scene can have, or targets that do not fit the frame.
+    """
 
     def __init__(self, scene: Scene) -> None:
+        for name, (lowest, highest) in _BOUNDS.items():
+            value = getattr(scene, name)
+            if not lowest <= value <= highest:
+                raise _unknown(f"{name}={value}", f": {name} goes from {lowest:g} to {highest:g}")
         self.scene = scene
         self.name = "synthetic"
         self.frames = scene.frames or None
@@ -64,22 +90,24 @@ class Synthetic(Source):
         """`WIDTHxHEIGHT` and fields of `Scene` as `name=value`, with commas between, all optional.
 
         Raises:
-            UsageError: an unknown field, or a value that is no number.
+            UsageError: an unknown field, a value that is no number or that no scene can have, or no end
+                (`frames=0`) without `live=1`.
         """
         known: dict[str, Any] = {field.name: type(field.default) for field in fields(Scene)}
         chosen: dict[str, Any] = {}
         for part in filter(None, text.split(",")):
-            width, cross, height = part.partition("x")
-            pairs = {"width": width, "height": height} if cross and "=" not in part else dict([part.split("=", 1)[:2]])
+            name, equals, value = part.partition("=")
+            width, _, height = part.partition("x")
+            pairs = {name: value} if equals else {"width": width, "height": height}
             for name, value in pairs.items():
                 try:
                     chosen[name] = known[name](value)
                 except (KeyError, ValueError):
-                    raise UsageError(
-                        f"'{part}' is nothing that a synthetic source knows",
-                        f"Write synthetic:WIDTHxHEIGHT,NAME=NUMBER,... with {', '.join(known)}",
-                    ) from None
-        return cls(Scene(**chosen))
+                    raise _unknown(part) from None
+        scene = Scene(**chosen)
+        if not scene.frames and not scene.live:
+            raise _unknown("frames=0", ": only live=1 goes without an end")
+        return cls(scene)
 
     def truth(self, index: int) -> npt.NDArray[np.float32]:
         """The boxes of frame `index`: float32 [n, 4], xyxy, in frame pixels; targets lie on whole pixels."""
@@ -117,3 +145,11 @@ class Synthetic(Source):
 
     def stop(self) -> None:
         self._stopped.set()
+
+
+def _unknown(part: str, why: str = "") -> UsageError:
+    names = ", ".join(field.name for field in fields(Scene))
+    return UsageError(
+        f"'{part}' is nothing that a synthetic source knows{why}",
+        f"Write synthetic:WIDTHxHEIGHT,NAME=NUMBER,... with {names}",
+    )

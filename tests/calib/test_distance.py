@@ -11,11 +11,12 @@ import pytest
 from irforge.artifact import load_model, read_contract
 from irforge.calib.collect import collect_ranges
 from irforge.calib.costs import Cost, load_costs, save_costs
-from irforge.calib.distance import distance
+from irforge.calib.distance import distance, read_answer
 from irforge.calib.quantize import quantize_model
 from irforge.calib.ranges import load_ranges, save_ranges
 from irforge.calib.sensitivity import measure_sensitivity
 from irforge.detections import Detections
+from irforge.frames import Geometry
 from irforge.runtime.report.box_view import moves
 from tests.box_model import box_frame, write_box_model
 
@@ -53,6 +54,16 @@ def test_a_detection_without_a_partner_counts_whole() -> None:
 def test_distances_are_means_over_frames() -> None:
     one, nothing = detections((0, 0, 4, 4, 0.75)), Detections.empty()
     assert distance([one, one], [one, nothing], 0.5) == Cost(difference=0.375, crossed=50)
+
+
+def test_pixels_of_the_padding_are_no_part_of_a_mask(attentive: Path) -> None:
+    contract = read_contract(load_model(attentive))
+    within = Geometry(10, 20, model_height=32, model_width=32, content_height=10, content_width=20, top=11, left=6)
+    blank, around = np.zeros((1, 1, 32, 32), np.float32), np.ones((1, 1, 32, 32), np.float32)
+    around[..., 11:21, 6:26] = 0
+    around[..., 15, 8] = 0.75
+    answers = [read_answer({"mask": mask}, contract, within) for mask in (blank, around)]
+    assert distance(answers[:1], answers[1:], 0.5) == Cost(difference=0.75, crossed=100)
 
 
 def test_places_of_a_detector_of_boxes_are_judged_by_what_it_finds(tmp_path: Path) -> None:

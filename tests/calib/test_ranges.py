@@ -38,6 +38,16 @@ def test_one_changed_weight_makes_ranges_stale(attentive: Path, attentive_ranges
         check_fresh(ranges, attentive_ranges, model, read_contract(model))
 
 
+def test_ranges_of_another_model_are_told_whose_they_are(attentive: Path, attentive_ranges: Path) -> None:
+    model = load_model(attentive)
+    model.graph.initializer[0].name = "other"
+    ranges = load_ranges(attentive_ranges)
+    with pytest.raises(
+        CalibrationError, match=r"' is of attentive\.onnx, not acm128\.onnx\. .*: irforge calibrate in/acm128\.onnx "
+    ):
+        check_fresh(ranges, attentive_ranges, model, read_contract(model), "in/acm128.onnx")
+
+
 def test_another_gain_control_makes_ranges_stale(attentive: Path, attentive_ranges: Path) -> None:
     model = load_model(attentive)
     contract = read_contract(model).with_input(pad_level=3.0)

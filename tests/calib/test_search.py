@@ -6,17 +6,22 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from irforge.artifact import load_model, read_contract
-from irforge.calib.costs import Cost, Event, PlaceCost, Search, load_costs, save_costs
-from irforge.calib.crops import render
+from irforge.calib.costs import Cost, Costs, Event, PlaceCost, Search, load_costs, save_costs
+from irforge.calib.crops import RADIUS, render, write_crops
 from irforge.calib.frames import open_frames
+from irforge.calib.losses import frames_for, too_few
 from irforge.calib.quantize import quantize_model
 from irforge.calib.ranges import load_ranges
 from irforge.calib.search import fewest_in_half
 from irforge.calib.sensitivity import measure_sensitivity, sensitivity
 from irforge.errors import UsageError
+from irforge.frames import read_frame
+from irforge.runtime.report.pictures import neighbourhood_png
 from tests.calib.conftest import SIDE
 
 DEAR = {"a": 8.0, "b": 4.0, "c": 2.0, "d": 1.0, "e": 0.5}
@@ -125,3 +130,70 @@ def test_crops_show_what_is_lost_and_what_is_new(frame_folder: Path, attentive: 
     assert '<rect class="right" x="13.5" y="14.5" width="6" height="5"/>' in page
     assert "lost, score 0.75" in page and "new alarm, score 0.50" in page
     assert "<script" not in page
+
+
+def test_an_event_is_shown_on_its_own_frame_where_files_share_a_stem(tmp_path: Path) -> None:
+    pictures = {}
+    for row, folder in enumerate(("a", "b")):
+        (tmp_path / folder).mkdir()
+        frame = np.full((SIDE, SIDE), 90, np.uint8)
+        frame[4 + 8 * row, 9] = 200
+        path = tmp_path / folder / "0001.png"
+        cv2.imwrite(str(path), frame)
+        pictures[folder] = neighbourhood_png(read_frame(path), 4, 9, radius=RADIUS, stretch=True)
+    source, page = tmp_path / "list.txt", tmp_path / "crops.html"
+    source.write_text("a/0001.png\nb/0001.png\n")
+    lost = Event(kind="lost", frame=open_frames(str(source))[0].id, box=(9, 4, 10, 5), score=0.75)
+    cost = Cost(difference=1, crossed=50, lost=50, events=[lost])
+    named = {"model": "m.onnx", "ranges_key": "key", "method": "minmax", "source": str(source), "frames": 2}
+    write_crops(page, Costs(**named, together=cost, places=PLACES))
+    assert pictures["a"] in page.read_text() and pictures["b"] not in page.read_text()
+    assert "a/0001.png" in page.read_text()
+
+
+@pytest.mark.parametrize(("max_loss", "frames"), [(12.5, 8), (9, 12), (4.2, 24), (1, 100), (0.3, 334)])
+def test_one_target_of_so_many_frames_is_within_the_loss(max_loss: float, frames: int) -> None:
+    assert frames_for(max_loss) == frames and not too_few(max_loss, frames)
+    assert "one target in " in too_few(max_loss, frames - 1)
+    assert not too_few(0, 8)
+
+
+def test_a_loss_takes_the_frames_that_it_needs(
+    attentive: Path, attentive_ranges: Path, frame_folder: Path, tmp_path: Path
+) -> None:
+    notes: list[str] = []
+    many = tmp_path / "many.txt"
+    many.write_text("".join(f"{path.resolve()}\n" for path in sorted(frame_folder.iterdir())) * 3)
+
+    def frames(source: Path, limit: int | None) -> int:
+        options = {"limit": limit, "max_loss": 9.0, "threads": 1, "on_note": notes.append}
+        return measure_sensitivity(attentive, str(source), attentive_ranges, **options).frames
+
+    assert frames(many, None) == 12 and not notes
+    assert frames(frame_folder, None) == 6 and frames(many, 2) == 2
+    assert [note.partition(" in 100")[0] for note in notes] == [
+        "one target in 6 frames is 16.7",
+        "one target in 2 frames is 50.0",
+    ]
+
+
+def test_costs_are_on_disk_before_the_search_and_frames_too_few_are_told_of(
+    attentive: Path,
+    attentive_ranges: Path,
+    frame_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(*_: object, **__: object) -> Search:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("irforge.calib.search.fewest_in_half", interrupted)
+    path = tmp_path / "costs.json"
+    with pytest.raises(KeyboardInterrupt):
+        sensitivity(attentive, str(frame_folder), attentive_ranges, path, limit=1, max_loss=1)
+    costs = load_costs(path, load_ranges(attentive_ranges), "minmax")
+    assert costs.places and costs.search is None
+    assert [file.name for file in tmp_path.iterdir()] == ["costs.json"]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("irforge: one target in 1 frame is 100.0 in 100: ") and "100 frames" in line

@@ -126,6 +126,9 @@ def test_costs_of_other_ranges_are_stale(attentive: Path, attentive_ranges: Path
     save_costs(path, costs.model_copy(update={"ranges_key": "other"}))
     with pytest.raises(CalibrationError, match="stale costs"):
         quantize_model(attentive, tmp_path / "o.onnx", attentive_ranges, costs_path=path)
+    save_costs(path, costs.model_copy(update={"ranges_key": "other", "model": "acm.onnx"}))
+    with pytest.raises(CalibrationError, match=r"costs\.json' is of acm\.onnx, not attentive\.onnx"):
+        quantize_model(attentive, tmp_path / "o.onnx", attentive_ranges, costs_path=path)
     save_costs(path, costs)
     with pytest.raises(CalibrationError, match="stale costs"):
         quantize_model(attentive, tmp_path / "o.onnx", attentive_ranges, costs_path=path, method="mse")
@@ -145,6 +148,12 @@ def test_an_unreadable_cost_file_is_one_line(attentive_ranges: Path, tmp_path: P
 def test_an_int8_share_out_of_range_is_refused(attentive: Path, attentive_ranges: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="share"):
         quantize_model(attentive, tmp_path / "o.onnx", attentive_ranges, int8_share=1.5)
+
+
+def test_an_int8_share_without_costs_is_refused(attentive: Path, attentive_ranges: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="Give --sensitivity"):
+        quantize_model(attentive, tmp_path / "o.onnx", attentive_ranges, int8_share=0.5)
+    assert not (tmp_path / "o.onnx").exists()
 
 
 def test_the_cost_file_is_plain_json(costs_file: Path, costs: Costs) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -68,14 +69,30 @@ def test_a_mask_of_another_size_is_one_line(data: Path) -> None:
     [
         ({"categories": [{"id": 2, "name": "a"}, {"id": 2, "name": "b"}]}, "an id is given twice"),
         ({"annotations": {"bbox": 1}}, "no COCO annotation file"),
-        ({"annotations": [{"image_id": 7, "category_id": 4, "bbox": [1, 2]}]}, "no COCO annotation file"),
+        ({"annotations": [{"image_id": 7, "category_id": 4, "bbox": [1, 2]}]}, "annotation number 1 in '"),
+        ({"annotations": [{"image_id": 7, "category_id": 4, "bbox": [1, 2]}]}, "has the 'bbox' [1, 2]"),
+        ({"annotations": [{"id": 5, "image_id": 7, "category_id": 4}]}, "annotation 5 in '"),
+        ({"annotations": [{"id": 5, "image_id": 7, "category_id": 4}]}, "has no 'bbox'"),
+        ({"annotations": [{"image_id": 7, "bbox": [1, 2, 3, 4]}]}, "has no 'category_id'"),
+        ({"images": [{"id": 7}]}, "has no 'file_name'"),
+        ({"images": [{"file_name": "stills/gone.png"}]}, "image number 1 in '"),
+        ({"categories": [{"id": 2}]}, "has no 'name'"),
+        ({"categories": [{"id": "two", "name": "a"}]}, "category two in '"),
         ({"images": [{"id": 7, "file_name": "stills/gone.png"}], "annotations": []}, "'stills/gone.png', which"),
         ({"images": []}, "lists no images"),
     ],
 )
 def test_a_broken_coco_file_is_one_line(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     coco(tmp_path, **changes)
-    assert message in one_line(InputError, tmp_path)
+    line = one_line(InputError, tmp_path)
+    assert message in line and "Error(" not in line
+
+
+@pytest.mark.parametrize("part", ["images", "annotations", "categories"])
+def test_a_coco_file_without_one_of_its_parts_is_told_which(tmp_path: Path, part: str) -> None:
+    path = coco(tmp_path)
+    path.write_text(json.dumps({name: value for name, value in json.loads(path.read_text()).items() if name != part}))
+    assert f"is no COCO annotation file: it has no '{part}'" in one_line(InputError, tmp_path)
 
 
 @pytest.mark.parametrize(("first", "second"), [("XDU1", "XDU1"), ("XDU1", "XDU1.png")])

@@ -310,6 +310,11 @@ def test_a_backend_that_does_not_take_the_file_is_refused(name: str, backend: st
         choose_backend(name, backend)
 
 
+def test_a_checkpoint_is_told_how_to_become_a_deployable() -> None:
+    with pytest.raises(UsageError, match=r"It is a checkpoint: irforge export a/x\.safetensors -o a/x\.onnx$"):
+        choose_backend("a/x.safetensors")
+
+
 def test_the_suffix_tells_the_two_runtimes_apart() -> None:
     assert choose_backend("a/x.rtx.engine") == "tensorrt_rtx"
     assert choose_backend("a/x.engine") == "tensorrt"

@@ -236,6 +236,13 @@ def test_a_fixed_batch_cannot_be_changed(conv_model: ConvModel, tmp_path: Path) 
         build_engine(conv_model(), tmp_path / "x.rtx.engine", BuildOptions(targets=("8.9",), batch=(1, 2, 4)))
 
 
+def test_less_than_no_workspace_is_refused_before_a_compiler_starts(conv_model: ConvModel, tmp_path: Path) -> None:
+    command = [sys.executable, "runtime/build.py", str(conv_model()), "-o", str(tmp_path / "b.rtx.engine")]
+    done = subprocess.run([*command, "--workspace", "-5"], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == UsageError.exit_code
+    assert "--workspace" in done.stderr and done.stderr.count("\n") == 1
+
+
 def test_an_output_of_another_suffix_is_refused(conv_model: ConvModel, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"\.rtx\.engine"):
         build_engine(conv_model(), tmp_path / "x.plan", ADA)

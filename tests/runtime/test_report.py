@@ -79,7 +79,8 @@ def test_what_is_no_report_is_refused(tmp_path: Path, content: str | bytes | Non
     path = tmp_path / "r.json"
     if content is not None:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(ArtifactError, match="is not a report"):
+    words = "is not a report" if content is not None else r"r\.json' does not exist\. Check the path"
+    with pytest.raises(ArtifactError, match=words):
         read_report(path)
 
 

@@ -35,6 +35,12 @@ def found() -> Detections:
     )
 
 
+@pytest.mark.parametrize("path", ["", "/"])
+def test_lines_into_a_folder_are_refused_before_the_first(path: str) -> None:
+    with pytest.raises(UsageError, match="is a folder, lines need a file"), JsonLines(Path(path)):
+        pass
+
+
 def test_json_lines_say_frame_time_and_detections(tmp_path: Path) -> None:
     path = tmp_path / "out" / "found.jsonl"
     with JsonLines(path, ["target"]) as sink:

@@ -278,6 +278,13 @@ def test_a_raw_file_of_bytes(tmp_path: Path) -> None:
         assert np.array_equal(list(source), noise(3))
 
 
+def test_a_y16_file_is_not_read_as_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "two.Y16"
+    path.write_bytes(np.full((2, 48, 64), 200, "<u2").tobytes())
+    with pytest.raises(InputError, match=r"two\.Y16' holds uint16 levels, 8-bit frames .*'irforge adopt --bit-depth'"):
+        open_source(path, Layout((48, 64), 8))
+
+
 def test_a_raw_file_that_does_not_fit_its_layout_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "clip.y16"
     path.write_bytes(np.full((2, 34, 40), 9000, "<u2").tobytes()[:-7])
@@ -318,9 +325,21 @@ def test_a_synthetic_source_is_written_as_text() -> None:
         frames = list(source)
     assert [frame.dtype for frame in frames] == [np.uint16] * 3 and frames[0].shape == (48, 64)
     assert 8500 < frames[0].max() < 9000
-    for wrong in ("64x48,speeed=3", "frames=many", "2x2"):
-        with pytest.raises(UsageError):
-            open_source(f"synthetic:{wrong}")
+    with pytest.raises(UsageError, match="do not fit 2x2"):
+        open_source("synthetic:2x2")
+
+
+WRONG_SCENES = """
+    abc 64 x 0x48 1000000x1000000 64x48,frames 64x48,speeed=3 frames=many frames=0 frames=-1 targets=-1
+    targets=1000000000 extent=0 speed=-1 contrast=inf background=nan noise=nan noise=-1 depth=7 depth=17 fps=0 fps=-1
+    fps=nan fps=1e-300 live=2 seed=-1
+"""
+
+
+@pytest.mark.parametrize("wrong", WRONG_SCENES.split())
+def test_what_no_scene_can_have_is_told_how_to_write_one(wrong: str) -> None:
+    with pytest.raises(UsageError, match=r"Write synthetic:WIDTHxHEIGHT,NAME=NUMBER,\.\.\. with width, height, frames"):
+        open_source(f"synthetic:{wrong}")
 
 
 def test_a_live_synthetic_source_keeps_its_rate_and_stamps_its_frames() -> None:

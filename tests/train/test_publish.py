@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from irforge.contract import Contract, DataNote, InputSpec, Metric, Normalization, Provenance, Squash
 from irforge.datasets import open_dataset
+from irforge.errors import UsageError
 from irforge.train.card import model_card
 from irforge.train.checkpoint import load_deployable, read_contract, save_checkpoint
 from irforge.train.detectors.mshnet.deploy import MSHNET
@@ -46,6 +47,14 @@ def test_kernels_are_halved_and_norms_are_kept(checkpoint: Path, small_data: Pat
     assert {t.dtype for name, t in weights.items() if t.ndim > 1} == {torch.float16}
     assert {t.dtype for name, t in weights.items() if t.ndim == 1} == {torch.float32}
     assert out.stat().st_size < 9e6
+
+
+@pytest.mark.parametrize("name", ["best.safetensors", "mshnet.md"])
+def test_neither_the_checkpoint_nor_the_card_is_written_over(checkpoint: Path, tmp_path: Path, name: str) -> None:
+    before = checkpoint.read_bytes()
+    with pytest.raises(UsageError, match=r"destroy it|written twice"):
+        publish(checkpoint, tmp_path / name, [])
+    assert checkpoint.read_bytes() == before and list(tmp_path.iterdir()) == [checkpoint]
 
 
 def test_the_figures_in_the_contract_are_those_of_the_published_file(

@@ -27,11 +27,13 @@ class Deployable(nn.Module):
         normalise: what stands before the network; training uses the same module.
         network: the trained network.
         stride: sides of the frames must be multiples of it.
+        smallest: and no shorter than that.
     """
 
     normalise: Normalise
     network: nn.Module
     stride: int
+    smallest: int = 1
 
 
 class Normalise(nn.Module):

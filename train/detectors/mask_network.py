@@ -12,7 +12,9 @@ prediction, N x 1 x H x W."""
 
 
 class MaskNetwork(nn.Module):
-    """A network x -> `Outputs`, of x normalised, N x in_channels x H x W with sides that are multiples of `stride`."""
+    """A network x -> `Outputs`, of x normalised, N x in_channels x H x W with sides that are multiples of `stride`,
+    and not below `smallest`."""
 
     stride: ClassVar[int]
+    smallest: ClassVar[int] = 1
     in_channels: int

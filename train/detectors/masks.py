@@ -28,6 +28,7 @@ class MaskDeployable(Deployable):
         self.normalise = Normalise(mean, std, gain)
         self.network = network
         self.stride = network.stride
+        self.smallest = network.smallest
 
     def forward(self, frames: Tensor) -> Tensor:
         _, final = self.network(self.normalise(frames))

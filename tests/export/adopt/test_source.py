@@ -118,7 +118,7 @@ def test_the_original_is_not_written_over(stranger: Stranger, through_a_link: bo
     if through_a_link:
         output = path.parent / "link.onnx"
         output.symlink_to(path)
-    with pytest.raises(UsageError, match="is the model itself") as caught:
+    with pytest.raises(UsageError, match="is read, and writing to it would destroy it") as caught:
         adopt(path, output, normalize="unit", fit="squash")
     assert caught.value.remedy and path.read_bytes() == before
 

@@ -81,7 +81,7 @@ def test_what_contradicts_itself_is_refused(found: Comparison, tmp_path: Path) -
     refused(broken(lambda raw: raw["gallery"][0]["seen"].pop()), "shows other contestants")
     refused(broken(lambda raw: raw.update(schema_version="2.0")), r"has schema 2\.0, this irforge reads 1\.0")
     refused("{}", "'c.json' is no comparison")
-    with pytest.raises(ArtifactError, match="is no comparison"):
+    with pytest.raises(ArtifactError, match=r"absent\.json' does not exist\. Check the path"):
         read_comparison(tmp_path / "absent.json")
 
 

@@ -6,11 +6,12 @@ what the published weights require.
 
 from __future__ import annotations
 
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
+from irforge.errors import ExportError, UsageError
 from irforge.train.detectors.acm.blocks import WIDTHS, Head, gate, resized, stage
 from irforge.train.detectors.mask_network import MaskNetwork, Outputs
 
@@ -62,9 +63,12 @@ class ALCNet(MaskNetwork):
         in_channels: 3 for the published weights, 1 for gray frames.
         blocks: residual blocks of a stage.
         align_corners: how maps are enlarged; True as in the authors' MXNet.
+
+    Sides of its input are multiples of `stride`, and at least `smallest`: a shift must not go round the deepest map.
     """
 
     stride = 4
+    smallest: ClassVar[int] = stride * (max(SHIFTS) + 1)
 
     def __init__(self, in_channels: int = 3, blocks: int = 4, align_corners: bool = True) -> None:
         super().__init__()
@@ -92,6 +96,10 @@ class ALCNet(MaskNetwork):
                 nn.init.kaiming_normal_(module.weight, a=0.25)
 
     def forward(self, x: Tensor) -> Outputs:
+        """Raises:
+        UsageError: a side is below `smallest`. ExportError: the same in a graph, or a free side can be.
+        """
+        self._require_size(x.shape[2], x.shape[3])
         c1 = self.layer1(self.stem(x))
         c2 = self.layer2(c1)
         c3 = self.layer3(c2)
@@ -99,3 +107,19 @@ class ALCNet(MaskNetwork):
         deep = self.bottomuplocal_fpn_2(deep, self.dec_c2(local_contrast(c2)))
         deep = self.bottomuplocal_fpn_1(resized(deep, 2, self.align_corners), local_contrast(c1))
         return [], self.head(deep)
+
+    def _require_size(self, height: int, width: int) -> None:
+        least = self.smallest
+        if torch.compiler.is_exporting():
+            from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+            if not (statically_known_true(height >= least) and statically_known_true(width >= least)):
+                raise ExportError(
+                    f"a graph of ALCNet takes frames of at least {least}x{least}",
+                    f"Give --size, in multiples of {self.stride}, and leave out --dynamic-size, which goes below",
+                )
+        elif min(height, width) < least:
+            raise UsageError(
+                f"size {height}x{width} does not suit ALCNet",
+                f"Both sides: multiples of {self.stride}, at least {least}",
+            )

@@ -21,14 +21,15 @@ class Patches:
     Args:
         shape: (height, width) of the frame.
         side: of a patch, in pixels; a smaller frame is one patch of its own smaller side.
-        step: from one patch to the next, in pixels.
+        step: from one patch to the next, in pixels; at most the side that a smaller frame leaves.
     """
 
     def __init__(self, shape: tuple[int, int], side: int, step: int) -> None:
         if side < 2 or not 1 <= step <= side:
             raise ValueError(f"patches of side {side} at steps of {step} do not cover a frame")
-        self.shape, self.side, self.step = shape, min(side, *shape), step
-        self.rows, self.columns = (corners(length, self.side, step) for length in shape)
+        self.shape, self.side = shape, min(side, *shape)
+        self.step = min(step, self.side)
+        self.rows, self.columns = (corners(length, self.side, self.step) for length in shape)
 
     def __len__(self) -> int:
         return len(self.rows) * len(self.columns)

@@ -153,6 +153,16 @@ def test_a_plain_frame_has_no_targets_and_a_black_one_neither(method: Ipi | Nipp
         assert np.abs(method.targets(np.full((40, 48), level))).max() < method.floor
 
 
+@pytest.mark.parametrize("shape", [(32, 120), (120, 32)])
+def test_a_step_beyond_the_side_of_a_small_frame_leaves_no_gaps(shape: tuple[int, int]) -> None:
+    frame = np.random.default_rng(4).random(shape)
+    patches = Patches(shape, 50, 40)
+    stack = patches.gather(frame)
+    assert np.allclose(patches.mean(stack), frame) and np.allclose(patches.median(stack), frame)
+    for method in (Ipi(50, 40), Nipps(50, 40), Ript(50, 40)):
+        assert np.isfinite(method.targets(frame)).all()
+
+
 @pytest.mark.parametrize("options", [{"patch": 1}, {"step": 0}, {"patch": 20, "step": 21}])
 def test_patches_that_leave_gaps_are_refused(options: dict[str, int]) -> None:
     for method in (Ipi, Nipps, Ript):

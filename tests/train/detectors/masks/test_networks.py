@@ -16,7 +16,8 @@ from irforge.calib.collect import collect_ranges
 from irforge.calib.half import half_model
 from irforge.calib.quantize import quantize_model
 from irforge.calib.ranges import save_ranges
-from irforge.contract import Contract, InputSpec, Normalization, PadToMultiple, Provenance
+from irforge.contract import Contract, InputSpec, Normalization, PadToMultiple, Provenance, Range
+from irforge.errors import ExportError, UsageError
 from irforge.export.convert import contract_for, onnx_from_torch
 from irforge.export.verify import TOLERANCE, largest_difference
 from irforge.runtime.backends.ort import OrtSession
@@ -123,6 +124,25 @@ def test_local_contrast_is_the_least_product_of_opposite_differences() -> None:
     assert torch.equal(local_contrast(rolled), torch.roll(found, (9, 31), (2, 3)))
 
 
+@pytest.mark.parametrize("size", [(32, 32), (68, 80), (80, 68)])
+def test_frames_around_which_a_shift_goes_are_refused(size: tuple[int, int]) -> None:
+    network = ALCNet(1, blocks=1).eval()
+    with torch.no_grad():
+        assert network(torch.zeros(1, 1, 72, 72))[1].shape == (1, 1, 72, 72)
+        with pytest.raises(UsageError, match=r"\d+x\d+ does not suit ALCNet.*at least 72"):
+            network(torch.zeros(1, 1, *size))
+
+
+@pytest.mark.parametrize(("side", "dynamic"), [(64, False), (80, True)])
+def test_graphs_of_too_small_frames_are_refused(side: int, dynamic: bool) -> None:
+    detector = entry("alcnet")
+    spec = InputSpec(height=side, width=side, fit=PadToMultiple(multiple=4), normalization=Normalization(mean=0, std=1))
+    deployable = detector.deployable(ALCNet(1, blocks=1), spec).eval()
+    contract = Contract(input=spec, output=detector.output(0.5), provenance=Provenance(detector="alcnet"))
+    with pytest.raises(ExportError, match=r"ALCNet.*72"):
+        onnx_from_torch(deployable, contract_for(contract, deployable.stride, dynamic_size=dynamic))
+
+
 def test_halving_keeps_corners_and_skips_pixels() -> None:
     x = torch.arange(64.0).view(1, 1, 8, 8)
     found = halved(x)[0, 0]
@@ -226,6 +246,8 @@ def test_any_size_stays_possible(form: str) -> None:
     deployable = detector.deployable(drawn(form), spec).eval()
     provenance = Provenance(detector=detector.name, network=FORMS[form][1])
     fixed = Contract(input=spec, output=detector.output(0.5), provenance=provenance)
-    contract = contract_for(fixed, deployable.stride, dynamic_size=True)
+    contract = contract_for(fixed, deployable.stride, dynamic_size=True, smallest=deployable.smallest)
+    assert isinstance(contract.input.height, Range)
+    assert contract.input.height.min == {"alcnet": 72}.get(form, 32)
     model, _ = onnx_from_torch(deployable, contract)
     assert largest_difference(model, deployable, contract)["mask"] <= TOLERANCE
