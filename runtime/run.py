@@ -81,7 +81,7 @@ def run(
     With --track and a --threshold below the model's own, what lies between the two continues tracks and starts none.
 
     Ctrl-C ends a run on live sources: what was found so far is written whole. A run on recordings leaves nothing then.
-    Several sources write to numbered files: out.0.jsonl, out.1.jsonl.
+    Several sources write to numbered files, out.0.jsonl and out.1.jsonl, and pictures to folders out/0 and out/1.
     """
     from irforge.runtime.corrections import FLAT, Corrections, parse_size, parse_telemetry, read_dead_pixels
     from irforge.runtime.custom_ops import parse_life
@@ -191,8 +191,10 @@ def _first_of(failures: Sequence[Exception]) -> Iterator[None]:
 
 
 def numbered(path: Path | None, number: int | None) -> Path | None:
-    """`out.mp4` -> `out.0.mp4`: the file of one source among several."""
-    return path if path is None or number is None else path.with_name(f"{path.stem}.{number}{path.suffix}")
+    """`out.mp4` -> `out.0.mp4`, or a folder `out` -> `out/0`: where the results of one source among several go."""
+    if path is None or number is None:
+        return path
+    return path.with_name(f"{path.stem}.{number}{path.suffix}") if path.suffix else path / str(number)
 
 
 def _sinks(

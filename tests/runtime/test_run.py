@@ -106,6 +106,11 @@ def test_several_sources_write_to_numbered_files(tmp_path: Path, spot_model: Mod
     assert boxes[0] != boxes[1]
 
 
+def test_pictures_of_several_sources_go_to_a_folder_each(tmp_path: Path, spot_model: Model) -> None:
+    run(spot_model(), ["synthetic:64x64,frames=2", "synthetic:64x64,frames=1"], overlay=tmp_path / "marks")
+    assert [len(list((tmp_path / "marks" / number).iterdir())) for number in "01"] == [2, 1]
+
+
 def test_a_raw_recording_is_corrected_on_its_way(tmp_path: Path, spot_model: Model) -> None:
     # Black-hot, with telemetry at the bottom, a dead pixel, a column that is off: one real target.
     frames = np.random.default_rng(0).normal(8000, 4, (3, 68, 64))
