@@ -15,8 +15,8 @@ ACM = FRAMES.parent / "acm.safetensors"
 DNA_NET = Path(__file__).parents[4] / "weights/dna-net.safetensors"
 
 
-# Measured: 0.75 and 0.44, with many false pixels, for DNA-Net never saw such frames; untrained weights find nothing.
-@pytest.mark.parametrize(("weights", "pd", "fa"), [(ACM, 0.7, 4e-4), (DNA_NET, 0.4, 2e-4)], ids=["acm", "dna-net"])
+# Measured: 0.75 and 0.42, for DNA-Net never saw such frames; untrained weights find nothing.
+@pytest.mark.parametrize(("weights", "pd", "fa"), [(ACM, 0.7, 4e-4), (DNA_NET, 0.4, 1e-4)], ids=["acm", "dna-net"])
 def test_the_shipped_weights_find_targets_on_the_sample_frames(weights: Path, pd: float, fa: float) -> None:
     deployable, contract = load_deployable(weights)
     found = evaluate(deployable, contract, open_dataset(FRAMES, split="test"), "squash")
