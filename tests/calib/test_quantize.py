@@ -146,7 +146,7 @@ def test_a_quantised_model_is_not_quantised_again(int8: Path, attentive_ranges: 
 
 def test_ranges_of_another_model_are_refused(attentive_ranges: Path, tmp_path: Path) -> None:
     save_model(tmp_path / "other.onnx", attentive_net(seed=1).model())
-    with pytest.raises(CalibrationError, match="is of .*, not "):
+    with pytest.raises(CalibrationError, match=r"is of .*, not "):
         quantize_model(tmp_path / "other.onnx", tmp_path / "m.onnx", attentive_ranges)
     assert not (tmp_path / "m.onnx").exists()
 
