@@ -116,7 +116,7 @@ class ALCNet(MaskNetwork):
             if not (statically_known_true(height >= least) and statically_known_true(width >= least)):
                 raise ExportError(
                     f"a graph of ALCNet takes frames of at least {least}x{least}",
-                    f"Give --size, in multiples of {self.stride}, and leave out --dynamic-size, which goes below",
+                    f"Give a size, or a range of sizes, from there on, in multiples of {self.stride}",
                 )
         elif min(height, width) < least:
             raise UsageError(
